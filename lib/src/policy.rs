@@ -1,0 +1,100 @@
+//! The decision: may this request leave? Pure, because egress, diff and replay ask the same
+//! question.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// `routes.yaml`: all that egress is told, and reads again when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Routes {
+    /// 1.
+    pub version: u32,
+    /// Counts the policies that this bottle has had, from 1.
+    pub generation: u64,
+    /// Digest of the plan that this came from.
+    pub plan: String,
+    /// The slug of the bottle.
+    pub bottle: String,
+    /// Names of the bottle that its DNS answers: `agent`, `egress`, and the sidecars that run.
+    #[serde(deserialize_with = "crate::strict::unique")]
+    pub names: BTreeMap<String, Ipv4Addr>,
+    /// Networks that stay closed unless a rule's `addresses` names them: the host's own addresses,
+    /// public ones too, and the pool that all bottles' subnets come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<IpNet>,
+    /// The rules; a request that none of them allows is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Rule>,
+}
+
+/// One rule of egress, normalised: what it allows, and nothing else is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Host in normal form: lower case, A-labels, no trailing dot: a name, `*.` and a name (its
+    /// subdomains, not itself), an address without brackets, or a network in canonical form.
+    pub host: String,
+    /// What kind of thing `host` is; redundant, for those who read a plan.
+    pub kind: HostKind,
+    /// Ports, sorted. Never empty: `bottle-plan` fills in 443.
+    pub ports: Vec<u16>,
+    /// Methods, sorted, upper case; empty: every method.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    /// Globs of paths: `*` within a segment, `**` across them; empty: every path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paths: Vec<String>,
+    /// Networks that `host` may resolve into although they are private, link-local or the host's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpNet>,
+    /// The credential that egress adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inject: Option<Inject>,
+    /// Whether TLS to this host is tunnelled and not intercepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passthrough: bool,
+}
+
+/// What kind of thing a rule's host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostKind {
+    /// A name with a dot: `api.example.com`.
+    Name,
+    /// Subdomains of a name: `*.example.com`.
+    Wildcard,
+    /// A name without a dot, which only a local resolver knows.
+    SingleLabel,
+    /// A public address.
+    Address,
+    /// A private, link-local, loopback, shared or otherwise special address.
+    PrivateAddress,
+    /// A network of public addresses.
+    Network,
+    /// A network that holds special addresses.
+    PrivateNetwork,
+}
+
+/// A credential that egress adds to a request; exactly one of the places is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inject {
+    /// Name of the secret in the plan.
+    pub secret: String,
+    /// As the value of this header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// As `Authorization: Bearer …`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bearer: bool,
+    /// As the password of `Authorization: Basic …`, for this user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub basic: Option<String>,
+    /// As this query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
+}

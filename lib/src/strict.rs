@@ -1,0 +1,198 @@
+//! Strict parsing of YAML and JSON: the path of the field, the nearest known name, line and column,
+//! no key twice. The only module that knows `serde_yaml`, which is archived upstream.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use anyhow::Result;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::{Blame, caller};
+
+/// Parses YAML (and so JSON too, which is YAML) read from `source`, a file name for messages.
+pub fn yaml<T: DeserializeOwned>(text: &str, source: &str) -> Result<T> {
+    serde_yaml::from_str(text).map_err(|e| {
+        let place =
+            e.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
+        caller(format!("{source}{place}: {}", helpful(&e.to_string())))
+    })
+}
+
+/// Parses the JSON text of one section; errors carry the path of the field below `section`.
+pub fn json<T: DeserializeOwned>(text: &str, section: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| {
+        // serde_json knows no paths. Only where it fails is the text read again, by the YAML
+        // parser, which does. Where that one is content, the plain message has to do.
+        let text = match serde_yaml::from_str::<T>(text) {
+            Err(with_path) => with_path.to_string(),
+            Ok(_) => e.to_string(),
+        };
+        caller(helpful(&under(section, &text)))
+    })
+}
+
+/// Writes YAML.
+pub fn to_yaml<T: Serialize>(value: &T) -> Result<String> {
+    serde_yaml::to_string(value).world("write YAML")
+}
+
+/// Puts `section` before the path that a message of `serde_yaml` begins with.
+fn under(section: &str, message: &str) -> String {
+    let path_end = message.find(": ").filter(|end| {
+        let path = &message[..*end];
+        !path.is_empty() && !path.contains(' ') && !path.contains('`')
+    });
+    match path_end {
+        Some(_) if message.starts_with('[') => format!("{section}{message}"),
+        Some(_) => format!("{section}.{message}"),
+        None => format!("{section}: {message}"),
+    }
+}
+
+/// serde's message in our words: subject in single quotes, the nearest known name in place of the
+/// list of all, no position (the caller of this shows it in front).
+fn helpful(message: &str) -> String {
+    let message = match message.rfind(" at line ") {
+        Some(end) => &message[..end],
+        None => message,
+    };
+    let Some((before, rest)) = message.split_once("unknown ") else {
+        return message.replace('`', "'");
+    };
+    // "unknown field `x`, expected one of `a`, `b`", "unknown variant `x`, expected `a` or `b`".
+    let mut quoted = rest.split('`').skip(1).step_by(2);
+    let (Some(kind), Some(name)) = (rest.split(' ').next(), quoted.next()) else {
+        return message.replace('`', "'");
+    };
+    let known: Vec<&str> = quoted.collect();
+    let kind = if kind == "variant" { "value" } else { kind };
+    let hint = match nearest(name, &known) {
+        Some(near) => format!(": did you mean '{near}'"),
+        None if known.is_empty() => String::new(),
+        None => format!(": known are '{}'", known.join("', '")),
+    };
+    format!("{before}unknown {kind} '{name}'{hint}")
+}
+
+/// The known name nearest to `name`, if one is near enough to be meant: at most two fifths of
+/// the letters differ, or one is the beginning of the other.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (distance, best) = known
+        .iter()
+        .map(|candidate| (edits(name, candidate), *candidate))
+        .min_by_key(|(d, _)| *d)?;
+    let longest = name.chars().count().max(best.chars().count());
+    let extends = |a: &str, b: &str| a.len() > 2 && b.starts_with(a);
+    (distance * 5 <= longest * 2 || extends(name, best) || extends(best, name)).then_some(best)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) that turn one word into the other.
+fn edits(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    for (j, cell) in rows[0].iter_mut().enumerate() {
+        *cell = j;
+    }
+    for i in 1..=a.len() {
+        for j in 1..=b.len() {
+            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            let mut best = replace.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[a.len()][b.len()]
+}
+
+/// For `#[serde(deserialize_with = "strict::unique")]`: a map that refuses a key that is there
+/// twice. The plain one keeps the last, so that of two agents of one name the first would vanish.
+pub fn unique<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
+where
+    D: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    struct Unique<V>(PhantomData<V>);
+
+    impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
+        type Value = BTreeMap<String, V>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut out = BTreeMap::new();
+            while let Some(key) = map.next_key::<String>()? {
+                if out.contains_key(&key) {
+                    return Err(serde::de::Error::custom(format_args!("'{key}' is there twice")));
+                }
+                let value = map.next_value()?;
+                out.insert(key, value);
+            }
+            Ok(out)
+        }
+    }
+
+    deserializer.deserialize_map(Unique(PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(default, deserialize_with = "unique")]
+        #[expect(dead_code, reason = "only parsed")]
+        boxes: BTreeMap<String, Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[expect(dead_code, reason = "only parsed")]
+        routes: Option<u8>,
+    }
+
+    fn yaml_error(text: &str) -> String {
+        format!("{:#}", yaml::<Outer>(text, "f.yaml").unwrap_err())
+    }
+
+    #[test]
+    fn misspelt_field_names_its_path_its_place_and_the_nearest_name() {
+        assert_eq!(
+            yaml_error("boxes:\n  a:\n    rotues: 1\n"),
+            "f.yaml:3:5: boxes.a: unknown field 'rotues': did you mean 'routes'"
+        );
+    }
+
+    #[test]
+    fn key_that_is_there_twice_is_refused() {
+        assert!(yaml_error("boxes:\n  a: {}\n  a: {}\n").contains("'a' is there twice"));
+    }
+
+    #[test]
+    fn json_error_carries_the_path() {
+        let error = json::<Outer>(r#"{"boxes":{"a":{"routes":"x"}}}"#, "plan").unwrap_err();
+        let text = format!("{error:#}");
+        assert!(text.starts_with("plan.boxes.a.routes: invalid type"), "{text}");
+        let error = json::<Outer>(r#"{"boks":{}}"#, "plan").unwrap_err();
+        assert_eq!(format!("{error:#}"), "plan: unknown field 'boks': did you mean 'boxes'");
+    }
+
+    #[test]
+    fn far_names_are_not_guessed() {
+        assert_eq!(nearest("zzz", &["routes", "image"]), None);
+        assert_eq!(nearest("metods", &["methods", "mounts"]), Some("methods"));
+        assert_eq!(nearest("mem", &["memory", "cpus"]), Some("memory"));
+    }
+}

@@ -1,0 +1,2 @@
+//! Resolves a manifest to a plan.
+fn main() {}
