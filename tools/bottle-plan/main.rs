@@ -1,2 +1,3 @@
-//! Resolves a manifest to a plan.
+//! `bottle-plan`.
+
 fn main() {}

@@ -1,0 +1,3 @@
+//! `bottle-apply`.
+
+fn main() {}

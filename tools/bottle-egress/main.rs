@@ -1,0 +1,3 @@
+//! `bottle-egress`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `bottle-net`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! `bottle-probe`.
+
+fn main() {}

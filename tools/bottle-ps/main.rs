@@ -1,0 +1,3 @@
+//! `bottle-ps`.
+
+fn main() {}

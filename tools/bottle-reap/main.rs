@@ -1,0 +1,3 @@
+//! `bottle-reap`.
+
+fn main() {}

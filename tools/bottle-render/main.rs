@@ -1,0 +1,3 @@
+//! `bottle-render`.
+
+fn main() {}

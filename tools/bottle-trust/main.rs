@@ -1,0 +1,3 @@
+//! `bottle-trust`.
+
+fn main() {}

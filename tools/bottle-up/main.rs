@@ -1,0 +1,3 @@
+//! `bottle-up`.
+
+fn main() {}
