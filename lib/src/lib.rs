@@ -28,6 +28,7 @@ pub mod record;
 pub mod run;
 pub mod state;
 pub mod strict;
+pub mod verdict;
 
 pub use document::Document;
 pub use error::{Blame, Exit, caller, no, world};

@@ -1,14 +1,18 @@
 //! From argv to an exit code: the only place that prints to stderr.
 
 use std::io::{IsTerminal, Write};
-use std::process::ExitCode;
+use std::process::{ExitCode, Termination};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::error::{exit_of, visible};
 
-/// Parses the arguments, runs the tool, reports its error as one line, and gives its exit code.
-pub fn run<A: clap::Parser>(tool: &str, body: impl FnOnce(A) -> anyhow::Result<()>) -> ExitCode {
+/// Parses the arguments, runs the tool, reports its error as one line, and gives its exit code:
+/// that of the body's result, `()` or an `ExitCode`, where there is no error.
+pub fn run<A: clap::Parser, T: Termination>(
+    tool: &str,
+    body: impl FnOnce(A) -> anyhow::Result<T>,
+) -> ExitCode {
     let outcome = match A::try_parse() {
         Ok(args) => body(args),
         Err(asked) if !asked.use_stderr() => {
@@ -22,7 +26,7 @@ pub fn run<A: clap::Parser>(tool: &str, body: impl FnOnce(A) -> anyhow::Result<(
         }
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(done) => done.report(),
         Err(error) => {
             say(tool, &format!("{error:#}"));
             ExitCode::from(exit_of(&error) as u8)
