@@ -19,6 +19,7 @@
 pub mod docker;
 pub mod document;
 pub mod error;
+pub mod host;
 pub mod name;
 pub mod net;
 pub mod owner;
