@@ -50,6 +50,11 @@ impl State {
             .ok_or_else(|| {
                 caller("find the state folder: there is no home folder: set BOTTLE_STATE")
             })?;
+        Self::at(root)
+    }
+
+    /// The state folder at an absolute path, which need not be there yet.
+    pub fn at(root: PathBuf) -> Result<Self> {
         if !root.is_absolute() {
             return Err(caller(format!(
                 "find the state folder: '{}' is not absolute: set BOTTLE_STATE to an absolute path",

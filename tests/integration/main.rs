@@ -1,1 +1,14 @@
-//! Tests on a real engine; they skip aloud without one.
+//! Tests on a real engine; they skip aloud without one, or fail where
+//! `BOTTLE_TEST_REQUIRE_ENGINE=1`.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test spawns, writes files and fails by panicking"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod support;

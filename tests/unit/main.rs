@@ -1,1 +1,13 @@
 //! Tests that need no engine.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test spawns, writes files and fails by panicking"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod transcripts;
