@@ -16,6 +16,7 @@
 //! The laws of this crate: it knows no tool; type modules do no I/O; only [`docker`] spawns; only
 //! [`state`] writes files; only [`run`] prints to stderr or decides an exit code.
 
+pub mod compose;
 pub mod docker;
 pub mod document;
 pub mod error;
@@ -26,7 +27,9 @@ pub mod owner;
 pub mod plan;
 pub mod policy;
 pub mod record;
+pub mod render;
 pub mod run;
+pub mod secret;
 pub mod state;
 pub mod strict;
 pub mod verdict;

@@ -32,6 +32,12 @@ pub struct State {
 /// Who a file below the state folder belongs to: `None` leaves it the caller's.
 pub type Ids = Option<(u32, u32)>;
 
+/// The uid and gid of this process.
+#[must_use]
+pub fn caller_ids() -> (u32, u32) {
+    (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw())
+}
+
 /// A held lock. Child processes inherit it: it is free again when the last of them has ended.
 #[derive(Debug)]
 pub struct Lock {

@@ -33,9 +33,98 @@ pub fn json<T: DeserializeOwned>(text: &str, section: &str) -> Result<T> {
     })
 }
 
-/// Writes YAML.
+/// Writes YAML that every parser reads alike. `serde_yaml` leaves `yes`, `12:30` and `2026-11-24`
+/// plain, which YAML 1.1, and so docker-compose 1.29, reads as a boolean, a number and a date; so
+/// all text is quoted here but what no parser takes for anything else.
 pub fn to_yaml<T: Serialize>(value: &T) -> Result<String> {
-    serde_yaml::to_string(value).world("write YAML")
+    let value = serde_yaml::to_value(value).world("write YAML")?;
+    let mut out = String::new();
+    emit(&value, 0, &mut out);
+    Ok(out)
+}
+
+/// Writes one value in block style; the cursor stands behind `key:`, behind `-`, or at the top.
+fn emit(value: &serde_yaml::Value, depth: usize, out: &mut String) {
+    use serde_yaml::Value;
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Mapping(map) if !map.is_empty() => {
+            // The first key of a mapping in a list stands on the line of its hyphen.
+            let mut lead = if out.ends_with('-') { " " } else { indent.as_str() };
+            if out.ends_with(':') {
+                out.push('\n');
+            }
+            for (key, value) in map {
+                out.push_str(lead);
+                scalar(key, out);
+                out.push(':');
+                emit(value, depth + 1, out);
+                lead = indent.as_str();
+            }
+        }
+        Value::Sequence(items) if !items.is_empty() => {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            for item in items {
+                out.push_str(&indent);
+                out.push('-');
+                emit(item, depth + 1, out);
+            }
+        }
+        plain => {
+            if !out.is_empty() {
+                out.push(' ');
+            }
+            scalar(plain, out);
+            out.push('\n');
+        }
+    }
+}
+
+fn scalar(value: &serde_yaml::Value, out: &mut String) {
+    use serde_yaml::Value;
+    use std::fmt::Write;
+    match value {
+        Value::Null => out.push_str("null"),
+        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        Value::Number(number) => {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "{number}");
+        }
+        Value::String(text) => quoted(text, out),
+        Value::Sequence(_) => out.push_str("[]"),
+        Value::Mapping(_) => out.push_str("{}"),
+        Value::Tagged(tagged) => scalar(&tagged.value, out),
+    }
+}
+
+/// A string, plain where nothing can take it for something else, else in double quotes.
+fn quoted(text: &str, out: &mut String) {
+    use std::fmt::Write;
+    const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
+    let plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._=@,:${}+-".contains(&b))
+        && !text.ends_with(':')
+        && !WORDS.contains(&text.to_ascii_lowercase().as_str());
+    if plain {
+        out.push_str(text);
+        return;
+    }
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            // What YAML does not take raw, or folds as a line break.
+            c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}') => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
 }
 
 /// Puts `section` before the path that a message of `serde_yaml` begins with.
@@ -187,6 +276,45 @@ mod tests {
         assert!(text.starts_with("plan.boxes.a.routes: invalid type"), "{text}");
         let error = json::<Outer>(r#"{"boks":{}}"#, "plan").unwrap_err();
         assert_eq!(format!("{error:#}"), "plan: unknown field 'boks': did you mean 'boxes'");
+    }
+
+    #[test]
+    fn written_yaml_reads_back_and_leaves_nothing_to_guess() {
+        let words = [
+            "yes",
+            "NO",
+            "33:33",
+            "12:30:45",
+            "2026-11-24",
+            "1_000",
+            "~",
+            "",
+            " x",
+            "a: b",
+            "a #b",
+            "a:",
+            "-",
+            "{}",
+            "line1\nline2\n",
+            "\u{1b}[2J",
+            "\u{85}",
+            "\u{2028}",
+            "\u{7f}",
+            "é\"\\",
+        ];
+        let value = serde_json::json!({
+            "list": words, "empty": {"list": [], "map": {}}, "n": 1.5, "t": true, "nil": null,
+            "nested": [{"a": 1, "b": {"c": ["d"]}}, [["x"], "y"]],
+        });
+        let text = to_yaml(&value).unwrap();
+        assert_eq!(yaml::<serde_json::Value>(&text, "x").unwrap(), value, "{text}");
+        for word in &words[..6] {
+            assert!(text.contains(&format!("- \"{word}\"\n")), "{word}: {text}");
+        }
+        assert_eq!(
+            to_yaml(&serde_json::json!({"a": [{"b": "c-d:1", "e": {"f": ["/g"]}}]})).unwrap(),
+            "a:\n  - b: c-d:1\n    e:\n      f:\n        - /g\n"
+        );
     }
 
     #[test]

@@ -1,0 +1,45 @@
+//! The section `render`: where `bottle-render` put what, for the tools that act on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::strict::unique;
+
+/// The section `render`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Render {
+    /// The bottle's folder below the state folder.
+    pub state: PathBuf,
+    /// The compose file.
+    pub compose_file: PathBuf,
+    /// The compose project, for `-p`.
+    pub compose_project: String,
+    /// Digest of the plan that was rendered.
+    pub plan: String,
+    /// Counts the policies that this bottle has had.
+    pub generation: u64,
+    /// SHA-256 of `routes.yaml`, which egress has to say it loaded.
+    pub routes_sha256: String,
+    /// Services by name, each with its image.
+    #[serde(deserialize_with = "unique")]
+    pub services: BTreeMap<String, String>,
+    /// Who the agent runs as, `uid:gid`.
+    pub user: String,
+    /// Who the sidecars run as, `uid:gid`.
+    pub run_as: String,
+}
+
+/// The agent's service, whose container people reach by `docker exec`.
+pub const AGENT: &str = "agent";
+
+/// The sidecar that is the agent's only way out.
+pub const EGRESS: &str = "egress";
+
+/// The container of a service of a project: named alike by both composes.
+#[must_use]
+pub fn container(project: &str, service: &str) -> String {
+    format!("{project}-{service}")
+}
