@@ -21,6 +21,7 @@ pub mod docker;
 pub mod document;
 pub mod error;
 pub mod host;
+pub mod lease;
 pub mod name;
 pub mod net;
 pub mod owner;
