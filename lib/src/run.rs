@@ -1,5 +1,6 @@
 //! From argv to an exit code: the only place that prints to stderr.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::{ExitCode, Termination};
 
@@ -13,7 +14,16 @@ pub fn run<A: clap::Parser, T: Termination>(
     tool: &str,
     body: impl FnOnce(A) -> anyhow::Result<T>,
 ) -> ExitCode {
-    let outcome = match A::try_parse() {
+    run_from(tool, std::env::args_os(), body)
+}
+
+/// [`run`] with arguments of the caller's; the first one is the name of the program.
+pub fn run_from<A: clap::Parser, T: Termination>(
+    tool: &str,
+    arguments: impl IntoIterator<Item = OsString>,
+    body: impl FnOnce(A) -> anyhow::Result<T>,
+) -> ExitCode {
+    let outcome = match A::try_parse_from(arguments) {
         Ok(args) => body(args),
         Err(asked) if !asked.use_stderr() => {
             // Help and version. A reader that went away has had what it wanted.

@@ -1,0 +1,63 @@
+# What there is to do here; `make help` lists it. Everything is built static and without a registry.
+
+PREFIX ?= /usr/local
+BINDIR = $(DESTDIR)$(PREFIX)/bin
+MANDIR = $(DESTDIR)$(PREFIX)/share/man
+DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/bottle
+
+CARGO ?= cargo
+RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
+TOOLS = $(notdir $(wildcard tools/bottle-*))
+SCRIPTS = scripts/bottle scripts/images
+
+.PHONY: all help images demo test unit integration bench lint fmt install uninstall clean
+
+all: ## build the tools and the sidecars
+	$(CARGO) build --release --workspace --bins
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
+
+images: ## make the sidecars' images
+	scripts/images
+
+demo: all ## run the main job: a bottle, the probe in it, nothing left
+	scripts/demo
+
+test: unit integration ## run all tests
+
+unit: ## run the tests that need no engine
+	$(CARGO) test --workspace --lib --bins --test unit
+
+integration: all images ## run the tests that need an engine; they skip aloud without one
+	$(CARGO) test --test integration -- --test-threads=2
+
+bench: all images ## measure, into target/bench/
+	tests/bench/run
+
+lint: ## check format, lints, shell scripts and dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets
+	shellcheck $(SCRIPTS) scripts/demo
+	if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; else echo 'lint: cargo-deny is not there: skipped'; fi
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+install: ## install below $(DESTDIR)$(PREFIX)
+	install -d $(BINDIR) $(MANDIR)/man1 $(MANDIR)/man5 $(DOCDIR)
+	install -m 755 $(addprefix $(RELEASE)/,$(TOOLS)) $(BINDIR)
+	install -m 755 scripts/bottle $(BINDIR)/bottle
+	install -m 755 scripts/images $(BINDIR)/bottle-images
+	install -m 644 $(wildcard man/*.1) $(MANDIR)/man1
+	install -m 644 $(wildcard man/*.5) $(MANDIR)/man5
+	install -m 644 README.md LICENSE-MIT LICENSE-APACHE $(DOCDIR)
+	cp -R man/examples $(DOCDIR)
+
+uninstall: ## remove what install installed
+	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images)
+	rm -f $(addprefix $(MANDIR)/man1/,$(notdir $(wildcard man/*.1))) $(addprefix $(MANDIR)/man5/,$(notdir $(wildcard man/*.5)))
+	rm -rf $(DOCDIR)
+
+clean: ## remove what was built here
+	$(CARGO) clean
