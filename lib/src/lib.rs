@@ -14,7 +14,7 @@
 //! - Exit codes: 0 done, 1 the honest no, 2 the caller's fault, 3 the world's fault.
 //!
 //! The laws of this crate: it knows no tool; type modules do no I/O; only [`docker`] spawns; only
-//! [`state`] writes files; only [`run`] prints to stderr or decides an exit code.
+//! [`state`] writes files; only [`mod@run`] prints to stderr or decides an exit code.
 
 pub mod compose;
 pub mod docker;
