@@ -1,11 +1,27 @@
 //! The decision: may this request leave? Pure, because egress, diff and replay ask the same
 //! question.
+//!
+//! This module is what `routes.yaml` holds and what makes it valid. [`Policy`] is its compiled
+//! form, which decides about an [`Ask`]; [`Loaded`] and [`DecisionLine`] are what egress tells.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+mod check;
+mod decide;
+mod explain;
+mod glob;
+mod path;
+mod report;
+
+pub use decide::{Ask, Closed, Decision, Policy, Reason, Request, Scheme};
+pub use explain::Explanation;
+pub use glob::Glob;
+pub use path::{Path, normalise as normal_path};
+pub use report::{DecisionLine, Kind, Loaded, Refused, Verdict};
 
 /// `routes.yaml`: all that egress is told, and reads again when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,3 +114,6 @@ pub struct Inject {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,166 @@
+//! What makes routes valid, and how a rule is written for a person.
+
+use anyhow::Result;
+
+use super::glob::Glob;
+use super::{HostKind, Inject, Routes, Rule, path};
+use crate::error::{Blame, caller};
+use crate::host;
+
+/// The version of `routes.yaml`.
+const VERSION: u32 = 1;
+
+impl Routes {
+    /// Whether they can be enforced as they stand.
+    pub fn check(&self) -> Result<()> {
+        if self.version != VERSION {
+            return Err(caller(format!(
+                "version is {}: this egress knows {VERSION}: use the images of the tools' version",
+                self.version
+            )));
+        }
+        for name in self.names.keys() {
+            match host::normalise(name) {
+                Ok((normal, HostKind::SingleLabel)) if normal == *name => {}
+                _ => {
+                    return Err(caller(format!(
+                        "names: '{name}' is not one lower-case label of a host name"
+                    )));
+                }
+            }
+        }
+        if let Some(net) = self.closed.iter().find(|net| net.addr() != net.network()) {
+            return Err(caller(format!("closed: '{net}': write '{}'", net.trunc())));
+        }
+        for (at, rule) in self.routes.iter().enumerate() {
+            rule.check().caller(format!("routes[{at}]"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    /// Whether the rule is in normal form and means something.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |why: String| Err(caller(why));
+        let (normal, kind) = host::normalise(&self.host)?;
+        if normal != self.host {
+            return refuse(format!("host '{}': write it as '{normal}'", self.host));
+        }
+        if kind != self.kind {
+            return refuse(format!(
+                "host '{}': its kind is {kind:?}, not {:?}",
+                self.host, self.kind
+            ));
+        }
+        if self.ports.is_empty() || self.ports[0] == 0 || !ascending(&self.ports) {
+            return refuse("ports: name one at least, none 0, each once, in order".into());
+        }
+        if !ascending(&self.methods) {
+            return refuse("methods: name each once, in order".into());
+        }
+        for method in &self.methods {
+            let token =
+                |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+            if method.is_empty() || !method.bytes().all(token) {
+                return refuse(format!("method '{method}': write it in upper case, as 'GET'"));
+            }
+            if method == "CONNECT" {
+                return refuse("method 'CONNECT': a tunnel is allowed by 'passthrough'".into());
+            }
+        }
+        let globs = self.globs()?;
+        for pattern in &self.paths {
+            let literal = path::normalise(pattern).map_err(caller)?;
+            let covered = |text: &str| globs.iter().any(|glob| glob.matches(text));
+            if let Some(text) = literal.readings().iter().find(|text| !covered(text)) {
+                return refuse(format!(
+                    "path '{pattern}': some servers read it as '{text}': allow that one too"
+                ));
+            }
+        }
+        if let Some(net) = self.addresses.iter().find(|net| net.addr() != net.network()) {
+            return refuse(format!("addresses: '{net}': write '{}'", net.trunc()));
+        }
+        if self.passthrough && !(self.methods.is_empty() && self.paths.is_empty()) {
+            return refuse(
+                "passthrough: what is not intercepted has no methods and paths to judge: leave them out"
+                    .into(),
+            );
+        }
+        match &self.inject {
+            Some(_) if self.passthrough => {
+                refuse("inject: nothing can be added to what passes through".into())
+            }
+            Some(inject) => inject.check(),
+            None => Ok(()),
+        }
+    }
+
+    /// The compiled `paths`.
+    pub(super) fn globs(&self) -> Result<Vec<Glob>> {
+        self.paths.iter().map(|pattern| Glob::parse(pattern)).collect()
+    }
+
+    /// The rule in one line: `GET,POST https://api.example.com:443/v1/**`. Braces hold
+    /// alternatives; `*` stands for every method, or for both schemes.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let methods = if self.methods.is_empty() { "*".into() } else { self.methods.join(",") };
+        let scheme = match *self.ports {
+            [443] => "https",
+            [80] => "http",
+            _ => "*",
+        };
+        let host = if self.host.contains([':', '/']) {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
+        let ports = braced(self.ports.iter().map(u16::to_string).collect());
+        let paths =
+            if self.paths.is_empty() { "/**".to_owned() } else { braced(self.paths.clone()) };
+        let mut line = format!("{methods} {scheme}://{host}:{ports}{paths}");
+        if !self.addresses.is_empty() {
+            let nets: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
+            line = format!("{line} at {}", nets.join(","));
+        }
+        if let Some(inject) = &self.inject {
+            line = format!("{line} with secret '{}'", inject.secret);
+        }
+        if self.passthrough {
+            line.push_str(" not intercepted");
+        }
+        line
+    }
+}
+
+impl Inject {
+    fn check(&self) -> Result<()> {
+        let places =
+            [self.header.is_some(), self.bearer, self.basic.is_some(), self.query.is_some()];
+        if places.iter().filter(|set| **set).count() != 1 {
+            return Err(caller(
+                "inject: set exactly one of 'header', 'bearer', 'basic' and 'query'",
+            ));
+        }
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        match &self.header {
+            Some(name) if name.is_empty() || !name.bytes().all(token) => {
+                Err(caller(format!("inject.header: '{name}' is not the name of a header")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn ascending<T: PartialOrd>(list: &[T]) -> bool {
+    list.windows(2).all(|pair| pair[0] < pair[1])
+}
+
+fn braced(items: Vec<String>) -> String {
+    match <[String; 1]>::try_from(items) {
+        Ok([one]) => one,
+        Err(items) => format!("{{{}}}", items.join(",")),
+    }
+}
