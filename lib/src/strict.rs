@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::str::FromStr;
 
 use anyhow::Result;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
@@ -157,12 +158,17 @@ fn helpful(message: &str) -> String {
     };
     let known: Vec<&str> = quoted.collect();
     let kind = if kind == "variant" { "value" } else { kind };
-    let hint = match nearest(name, &known) {
+    format!("{before}unknown {kind} '{name}'{}", did_you_mean(name, &known))
+}
+
+/// The end of a message about an unknown name: the nearest known one, else all of them.
+#[must_use]
+pub fn did_you_mean(name: &str, known: &[&str]) -> String {
+    match nearest(name, known) {
         Some(near) => format!(": did you mean '{near}'"),
         None if known.is_empty() => String::new(),
         None => format!(": known are '{}'", known.join("', '")),
-    };
-    format!("{before}unknown {kind} '{name}'{hint}")
+    }
 }
 
 /// The known name nearest to `name`, if one is near enough to be meant: at most two fifths of
@@ -231,6 +237,120 @@ where
     }
 
     deserializer.deserialize_map(Unique(PhantomData))
+}
+
+/// For `#[serde(default, deserialize_with = "strict::some")]`: a field may be left out, but not be
+/// there without a value, which serde would take for left out.
+pub fn some<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
+
+/// As [`some`], of a list that is not empty: for fields whose absence means "all".
+pub fn some_of<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    match Vec::deserialize(deserializer) {
+        Ok(list) if list.is_empty() => Err(serde::de::Error::custom(
+            "an empty list would mean nothing here: leave the field out",
+        )),
+        other => other.map(Some),
+    }
+}
+
+/// Text that is meant as text: YAML's numbers, booleans and null are refused, because what they
+/// are as text depends on who reads them.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Text(String);
+
+impl Text {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OfText(
+            "a string that is not empty",
+            |text: &str| match text {
+                "" => Err("it is empty: give it a value, or leave it out"),
+                _ => Ok(Self(text.to_owned())),
+            },
+        ))
+    }
+}
+
+/// A value with a text form, parsed while its place in the file is known. Plain numbers of YAML
+/// come here as they are written, so `0x10` is not 16 and `1.50` stays what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parsed<T>(pub T);
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_str(OfText("one value", |text: &str| text.parse().map(Self)))
+    }
+}
+
+/// A visitor of text that gives what a function makes of it.
+struct OfText<F>(&'static str, F);
+
+impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for OfText<F> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<D: serde::de::Error>(self, text: &str) -> Result<T, D> {
+        (self.1)(text).map_err(D::custom)
+    }
+}
+
+/// A mapping, or the text that stands for it: Compose's short forms.
+pub fn text_or<'de, D, T>(deserializer: D, from: fn(Text) -> T) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Either<T>(fn(Text) -> T);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a mapping, or a string")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            Ok((self.0)(Text(text.to_owned())))
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+            T::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+        }
+    }
+
+    deserializer.deserialize_any(Either(from))
 }
 
 #[cfg(test)]
