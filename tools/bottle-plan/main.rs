@@ -1,3 +1,46 @@
-//! `bottle-plan`.
+//! `bottle-plan`: from a manifest to a sealed plan. It reads files and the environment, and touches
+//! nothing: no engine, no writes, no clock, no randomness.
 
-fn main() {}
+mod args;
+mod facts;
+mod kept;
+mod paths;
+mod resolve;
+
+use std::process::ExitCode;
+
+use args::Args;
+use bottle::plan::Plan;
+use bottle::{Blame, Document, caller, strict};
+use facts::Facts;
+
+fn main() -> ExitCode {
+    bottle::run("bottle-plan", |args: Args| if args.seal { seal() } else { plan(&args) })
+}
+
+/// The plan of a manifest.
+fn plan(args: &Args) -> anyhow::Result<()> {
+    let agent = args.agent.as_deref().unwrap_or_default();
+    let facts = Facts::gather(args)?;
+    let manifest = strict::yaml(&facts.text, &facts.label)?;
+    let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.label)?;
+    plan.seal().caller(&facts.label)?;
+    let slug = match &args.slug {
+        Some(slug) => slug.clone(),
+        None => agent
+            .parse()
+            .map_err(|why| caller(format!("name the bottle after its agent: {why}: use --slug")))?,
+    };
+    let mut document = Document::new(slug);
+    document.set("plan", &plan)?;
+    document.to_stdout()
+}
+
+/// The document on stdin with its plan sealed anew.
+fn seal() -> anyhow::Result<()> {
+    let mut document = Document::from_stdin()?;
+    let mut plan: Plan = document.need("plan")?;
+    plan.seal()?;
+    document.set("plan", &plan)?;
+    document.to_stdout()
+}

@@ -1,0 +1,116 @@
+//! Paths of the host as a manifest writes them: absolute, below `~`, or relative to its folder.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::Result;
+use bottle::{Blame, caller};
+
+/// The most links that one path may lead through, as in Linux.
+const MAX_LINKS: usize = 40;
+
+/// What paths are relative to.
+pub(crate) struct Base {
+    /// The manifest's folder, links resolved.
+    pub(crate) folder: PathBuf,
+    /// The caller's home.
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// A path that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// Absolute, links resolved.
+    pub(crate) path: PathBuf,
+    /// The links that it led through, each where it lies: whoever can write there decides where
+    /// the path leads.
+    #[expect(dead_code, reason = "used by the refusals of mounts, which come next")]
+    pub(crate) links: Vec<PathBuf>,
+}
+
+impl Base {
+    /// Finds a path, which must be there. A relative one may not leave the manifest's folder: what
+    /// is far away is written as such.
+    pub(crate) fn find(&self, text: &str) -> Result<Found> {
+        let given = Path::new(text);
+        let path = match (text.strip_prefix('~'), &self.home) {
+            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+                home.join(rest.trim_start_matches('/'))
+            }
+            (Some(_), None) => {
+                return Err(caller(format!(
+                    "'{text}': there is no home folder: write it absolute"
+                )));
+            }
+            (Some(_), Some(_)) => {
+                return Err(caller(format!(
+                    "'{text}': only the caller's own '~/' is known: write it absolute"
+                )));
+            }
+            (None, _) => self.folder.join(given),
+        };
+        let found = follow(&path).map_err(|why| {
+            let hint = if text.contains('$') { ": variables are not expanded here" } else { "" };
+            caller(format!("'{text}': {why:#}{hint}"))
+        })?;
+        let relative = given.is_relative() && !text.starts_with('~');
+        if relative && !found.path.starts_with(&self.folder) {
+            return Err(caller(format!(
+                "'{text}' leaves the manifest's folder '{}': write it absolute, '{}'",
+                self.folder.display(),
+                found.path.display()
+            )));
+        }
+        Ok(found)
+    }
+}
+
+/// Follows an absolute path link by link.
+pub(crate) fn follow(path: &Path) -> Result<Found> {
+    let mut done = PathBuf::from("/");
+    let mut links = Vec::new();
+    let mut ahead: Vec<OsString> = parts(path);
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            done.pop();
+            continue;
+        }
+        done.push(&part);
+        let found = fs::symlink_metadata(&done).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => caller(format!(
+                "'{}' is not there: make it first, or mend the path",
+                done.display()
+            )),
+            _ => caller(format!("look at '{}': {e}", done.display())),
+        })?;
+        if found.is_symlink() {
+            let to = fs::read_link(&done).caller(format!("read link '{}'", done.display()))?;
+            links.push(done.clone());
+            if links.len() > MAX_LINKS {
+                return Err(caller(format!("'{}' leads through too many links", path.display())));
+            }
+            if to.is_absolute() {
+                done = PathBuf::from("/");
+            } else {
+                done.pop();
+            }
+            ahead.extend(parts(&to));
+        } else if !found.is_dir() && !ahead.is_empty() {
+            return Err(caller(format!("'{}' is not a folder", done.display())));
+        }
+    }
+    if done.to_str().is_none() {
+        return Err(caller(format!("'{}' is not UTF-8: rename it", done.display())));
+    }
+    Ok(Found { path: done, links })
+}
+
+/// The parts of a path below its root, last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    path.components()
+        .rev()
+        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
+        .map(|part| part.as_os_str().to_owned())
+        .collect()
+}
