@@ -134,6 +134,18 @@ impl State {
         }
     }
 
+    /// Takes back what [`State::lock`] made, while its lock is held: the folder of a bottle, where
+    /// nothing else is in it.
+    pub fn forget(&self, slug: &Slug) -> Result<()> {
+        let folder = self.bottle(slug);
+        if names(&folder)? == ["lock"] {
+            remove(&folder.join("lock"))?;
+            // Somebody who waits for the lock may have made a new one.
+            let _ = fs::remove_dir(&folder);
+        }
+        Ok(())
+    }
+
     /// The slugs that have a folder.
     pub fn slugs(&self) -> Result<Vec<Slug>> {
         let mut slugs: Vec<Slug> =
