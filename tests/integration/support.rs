@@ -93,7 +93,7 @@ impl Bottle {
 
     /// The 8 hex digits that end the projects of this state folder.
     pub(crate) fn id(&self) -> String {
-        State::at(self.state()).unwrap().id()
+        State::at(&self.state()).unwrap().id()
     }
 
     /// Writes a file into the folder that tools run in.
