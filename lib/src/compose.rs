@@ -112,6 +112,16 @@ pub struct Bind {
     pub target: String,
     /// Whether the container can only read it.
     pub read_only: bool,
+    /// What only engines with `SELinux` need; 1.29 does not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bind: Option<BindOptions>,
+}
+
+/// Further options of a bind mount.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BindOptions {
+    /// `Z`: the source is labelled for this container alone.
+    pub selinux: &'static str,
 }
 
 /// Logging of one service.
@@ -126,8 +136,9 @@ pub struct Logging {
 impl Bind {
     /// A bind mount whose paths are taken literally.
     #[must_use]
-    pub fn new(source: &str, target: &str, read_only: bool) -> Self {
-        Self { r#type: "bind", source: literal(source), target: literal(target), read_only }
+    pub fn new(source: &str, target: &str, read_only: bool, selinux: bool) -> Self {
+        let bind = selinux.then_some(BindOptions { selinux: "Z" });
+        Self { r#type: "bind", source: literal(source), target: literal(target), read_only, bind }
     }
 }
 

@@ -5,6 +5,8 @@
 //! the new one and never a part. A lock is an open file: it ends with its holder and cannot go
 //! stale.
 
+mod copy;
+
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -19,6 +21,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Blame, caller, world};
 use crate::name::Slug;
+
+pub use copy::copy_folder;
 
 /// The largest file that is read from a sidecar's `run/` folder, whose contents are untrusted.
 pub const MAX_REPORT: u64 = 64 << 10;
@@ -56,18 +60,18 @@ impl State {
             .ok_or_else(|| {
                 caller("find the state folder: there is no home folder: set BOTTLE_STATE")
             })?;
-        Self::at(&root)
+        Self::at(root)
     }
 
     /// The state folder at an absolute path, which need not be there yet.
-    pub fn at(root: &Path) -> Result<Self> {
+    pub fn at(root: PathBuf) -> Result<Self> {
         if !root.is_absolute() {
             return Err(caller(format!(
                 "find the state folder: '{}' is not absolute: set BOTTLE_STATE to an absolute path",
                 root.display()
             )));
         }
-        match fs::symlink_metadata(root) {
+        match fs::symlink_metadata(&root) {
             Ok(found) if found.uid() != rustix::process::getuid().as_raw() => Err(caller(format!(
                 "use the state folder '{}': it belongs to uid {}: set BOTTLE_STATE to a folder of your own",
                 root.display(),
@@ -77,7 +81,8 @@ impl State {
                 "use the state folder '{}': it is not a folder: set BOTTLE_STATE to one",
                 root.display()
             ))),
-            _ => Ok(Self { root: canonical(root)? }),
+            Ok(_) => Ok(Self { root: fs::canonicalize(&root).world("find the state folder")? }),
+            Err(_) => Ok(Self { root }),
         }
     }
 
@@ -133,35 +138,12 @@ impl State {
         }
     }
 
-    /// Takes back what [`State::lock`] made, while its lock is held: the folder of a bottle, where
-    /// nothing else is in it.
-    pub fn forget(&self, slug: &Slug) -> Result<()> {
-        let folder = self.bottle(slug);
-        if names(&folder)? == ["lock"] {
-            remove(&folder.join("lock"))?;
-            // Somebody who waits for the lock may have made a new one.
-            let _ = fs::remove_dir(&folder);
-        }
-        Ok(())
-    }
-
     /// The slugs that have a folder.
     pub fn slugs(&self) -> Result<Vec<Slug>> {
         let mut slugs: Vec<Slug> =
             names(&self.root)?.iter().filter_map(|name| name.parse().ok()).collect();
         slugs.sort();
         Ok(slugs)
-    }
-}
-
-/// Resolves the links of a path, also where its end is still missing: the state folder must have
-/// the same name, and so the same [`State::id`], before it is made and after.
-fn canonical(path: &Path) -> Result<PathBuf> {
-    match (fs::canonicalize(path), path.parent(), path.file_name()) {
-        (Err(e), Some(parent), Some(name)) if e.kind() == ErrorKind::NotFound => {
-            Ok(canonical(parent)?.join(name))
-        }
-        (found, ..) => found.world(format!("find the state folder '{}'", path.display())),
     }
 }
 
@@ -214,6 +196,14 @@ pub fn make_folder(path: &Path, ids: Ids) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sets the mode of a folder that is to be read by others than its owner.
+pub fn set_mode(folder: &Path, mode: u32) -> Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(folder, flags, Mode::empty())
+        .and_then(|open| rustix::fs::fchmod(open, Mode::from_raw_mode(mode)))
+        .world(format!("set the mode of '{}'", folder.display()))
 }
 
 /// Writes a file: temporary, mode and owner, fsync, rename, fsync of the folder.

@@ -11,5 +11,4 @@
 mod common;
 
 mod contract;
-mod man;
 mod transcripts;

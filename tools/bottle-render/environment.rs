@@ -1,0 +1,87 @@
+//! The agent's environment: the way out, and whom to trust on it, in the words of every client.
+
+use std::collections::BTreeMap;
+
+use bottle::compose::literal;
+use bottle::net::Net;
+use bottle::plan::Plan;
+
+/// Where the agent sees its configuration.
+pub(crate) const CONF: &str = "/etc/bottle";
+/// Where the agent sees its skills.
+pub(crate) const SKILLS: &str = "/etc/bottle-skills";
+/// Port of the proxy.
+pub(crate) const PROXY_PORT: u16 = 3128;
+
+/// Clients that put the named file in place of the public roots: they need all of them.
+const REPLACES: [&str; 9] = [
+    "AWS_CA_BUNDLE",
+    "CARGO_HTTP_CAINFO",
+    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
+    "CURL_CA_BUNDLE",
+    "GIT_SSL_CAINFO",
+    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+];
+
+/// Clients that add the named file to the roots they have.
+const ADDS: [&str; 2] = ["DENO_CERT", "NODE_EXTRA_CA_CERTS"];
+
+/// `NAME=value` lines, sorted, for Compose. What the plan sets goes before ours: it is the owner's
+/// word, and can open nothing, because there is no other way out.
+pub(crate) fn lines(plan: &Plan, net: &Net) -> Vec<String> {
+    let mut all = ours(plan, net);
+    for (name, value) in &plan.env {
+        match all.get_mut(name) {
+            // Java takes the last of two options; an agent's `-Xmx` must not cost it the proxy.
+            Some(options) if name == "JAVA_TOOL_OPTIONS" => {
+                options.push(' ');
+                options.push_str(value);
+            }
+            _ => {
+                all.insert(name.clone(), value.clone());
+            }
+        }
+    }
+    all.iter().map(|(name, value)| literal(&format!("{name}={value}"))).collect()
+}
+
+fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
+    let egress = net.internal.egress;
+    let proxy = format!("http://{egress}:{PROXY_PORT}");
+    let direct = ["localhost", "127.0.0.1", "::1", "agent"];
+    let mut env = BTreeMap::new();
+    let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
+    // curl reads `http_proxy` in lower case only, others read upper case only.
+    for name in ["http_proxy", "https_proxy", "all_proxy"] {
+        set(name, proxy.clone());
+        set(&name.to_ascii_uppercase(), proxy.clone());
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        set(name, direct.join(","));
+    }
+    for name in REPLACES {
+        set(name, format!("{CONF}/bundle.pem"));
+    }
+    for name in ADDS {
+        set(name, format!("{CONF}/ca.pem"));
+    }
+    set("NODE_USE_ENV_PROXY", "1".to_owned());
+    set("JAVA_TOOL_OPTIONS", java(&egress.to_string()));
+    if plan.prompt.is_some() {
+        set("BOTTLE_PROMPT", format!("{CONF}/prompt"));
+    }
+    if !plan.skills.is_empty() {
+        set("BOTTLE_SKILLS", SKILLS.to_owned());
+    }
+    env
+}
+
+/// Java reads no proxy variable.
+fn java(egress: &str) -> String {
+    format!(
+        "-Dhttp.proxyHost={egress} -Dhttp.proxyPort={PROXY_PORT} -Dhttps.proxyHost={egress} -Dhttps.proxyPort={PROXY_PORT} -Dhttp.nonProxyHosts=localhost|127.*|[::1]|agent"
+    )
+}

@@ -1,0 +1,168 @@
+//! The compose model and the policy of one bottle: pure, from plan, networks and facts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use bottle::compose::{Attachment, Bind, File, Logging, Network, Service, literal};
+use bottle::docker::{self, label};
+use bottle::net::Net;
+use bottle::plan::Plan;
+use bottle::policy::Routes;
+use bottle::render::{AGENT, EGRESS, container};
+use bottle::{Blame, Slug};
+
+use crate::environment::{self, CONF, PROXY_PORT};
+use crate::mounts::Mounted;
+use crate::passwd::HOME;
+use crate::who::Who;
+
+/// What the model is made of.
+pub(crate) struct Facts<'a> {
+    pub(crate) slug: &'a Slug,
+    pub(crate) plan: &'a Plan,
+    pub(crate) net: &'a Net,
+    /// The bottle's folder below the state folder.
+    pub(crate) folder: &'a Path,
+    pub(crate) who: &'a Who,
+    pub(crate) mounts: &'a [Mounted],
+}
+
+/// The image of the agent; one that is built is named after the plan that says how.
+pub(crate) fn agent_image(slug: &Slug, plan: &Plan) -> String {
+    plan.image.clone().unwrap_or_else(|| {
+        let digest = plan.digest.trim_start_matches("sha256:");
+        format!("bottle-build-{slug}:{}", digest.get(..12).unwrap_or(digest))
+    })
+}
+
+/// The compose file.
+pub(crate) fn compose(facts: &Facts) -> Result<File> {
+    let net = facts.net;
+    let network = |name: &str| Network { name: literal(name), external: true };
+    Ok(File {
+        services: BTreeMap::from([(AGENT, agent(facts)?), (EGRESS, egress(facts)?)]),
+        networks: BTreeMap::from([
+            ("internal", network(&net.internal.name)),
+            ("bridge", network(&net.bridge.name)),
+        ]),
+    })
+}
+
+/// What agent and sidecars have in common.
+fn service(facts: &Facts, name: &'static str, image: &str) -> Service {
+    let labels = [
+        (label::SLUG, facts.slug.as_str()),
+        (label::PROJECT, &facts.net.project),
+        (label::PLAN, &facts.plan.digest),
+    ];
+    let mut labels: Vec<String> =
+        labels.iter().map(|(name, value)| literal(&format!("{name}={value}"))).collect();
+    // Known only when the bottle is up; `bottle-up` sets the variable.
+    labels.push(format!("{}=${{BOTTLE_OWNER:-none}}", label::OWNER));
+    labels.sort();
+    Service {
+        image: literal(image),
+        pull_policy: "never",
+        container_name: literal(&container(&facts.net.project, name)),
+        hostname: name,
+        cap_drop: vec!["ALL"],
+        security_opt: vec!["no-new-privileges:true"],
+        labels,
+        logging: Logging {
+            driver: "json-file",
+            options: BTreeMap::from([("max-size", "10m"), ("max-file", "3")]),
+        },
+        ..Service::default()
+    }
+}
+
+fn agent(facts: &Facts) -> Result<Service> {
+    let (plan, net) = (facts.plan, facts.net);
+    let (uid, gid) = facts.who.agent;
+    Ok(Service {
+        runtime: plan.runtime.as_deref().map(literal),
+        entrypoint: vec!["sleep".to_owned()],
+        command: vec!["infinity".to_owned()],
+        user: literal(&facts.who.user),
+        working_dir: plan.workspace.as_ref().map(|space| literal(&space.target.to_string_lossy())),
+        environment: environment::lines(plan, net),
+        init: Some(true),
+        pids_limit: plan.resources.pids,
+        mem_limit: plan.resources.memory,
+        cpus: plan.resources.cpus.clone(),
+        dns: vec![net.internal.egress],
+        dns_search: vec!["."],
+        networks: BTreeMap::from([("internal", Attachment { ipv4_address: net.internal.agent })]),
+        volumes: binds(facts, facts.mounts)?,
+        tmpfs: vec![
+            format!("{HOME}:mode=0700,uid={uid},gid={gid},exec"),
+            "/tmp:mode=1777,exec".to_owned(),
+        ],
+        ..service(facts, AGENT, &agent_image(facts.slug, plan))
+    })
+}
+
+fn egress(facts: &Facts) -> Result<Service> {
+    let net = facts.net;
+    let (uid, gid) = facts.who.sidecars;
+    let address = net.internal.egress;
+    let folder = facts.folder.join("egress");
+    let volumes = [
+        Mounted::new(folder.join("conf"), CONF.into(), true),
+        Mounted::new(folder.join("run"), "/run/bottle".into(), false),
+    ];
+    Ok(Service {
+        command: vec![
+            "serve".to_owned(),
+            "--listen".to_owned(),
+            format!("{address}:{PROXY_PORT}"),
+            "--dns".to_owned(),
+            format!("{address}:53"),
+        ],
+        user: format!("{uid}:{gid}"),
+        read_only: Some(true),
+        pids_limit: 512,
+        mem_limit: Some(256 << 20),
+        networks: BTreeMap::from([
+            ("internal", Attachment { ipv4_address: address }),
+            ("bridge", Attachment { ipv4_address: net.bridge.egress }),
+        ]),
+        volumes: binds(facts, &volumes)?,
+        ..service(facts, EGRESS, &docker::image(EGRESS))
+    })
+}
+
+fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
+    let selinux = facts.net.engine.as_ref().is_some_and(|engine| engine.selinux);
+    mounts.iter().map(|mount| mount.bind(selinux)).collect()
+}
+
+/// The policy that egress enforces.
+pub(crate) fn routes(facts: &Facts, generation: u64) -> Routes {
+    let (plan, net) = (facts.plan, facts.net);
+    let hosts = net.host_addresses.iter().map(|address| (*address).into());
+    let pool = net.pool.iter().map(|subnet| (*subnet).into());
+    let mut closed: Vec<_> = hosts.chain(pool).collect();
+    closed.sort();
+    closed.dedup();
+    Routes {
+        version: 1,
+        generation,
+        plan: plan.digest.clone(),
+        bottle: facts.slug.to_string(),
+        names: BTreeMap::from([
+            (AGENT.to_owned(), net.internal.agent),
+            (EGRESS.to_owned(), net.internal.egress),
+        ]),
+        closed,
+        routes: plan.egress.routes.clone(),
+    }
+}
+
+/// The plan, for people and for tools that come later.
+pub(crate) fn plan_file(plan: &Plan) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(plan).world("write plan.json")?;
+    text.push('\n');
+    Ok(text)
+}

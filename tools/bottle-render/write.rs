@@ -1,0 +1,152 @@
+//! Writes the folder of a bottle.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bottle::owner::Owner;
+use bottle::plan::WorkspaceMode;
+use bottle::policy::Routes;
+use bottle::record::{Phase, Record, now};
+use bottle::render::{AGENT, EGRESS, Render, container};
+use bottle::state;
+use bottle::{Blame, docker, strict};
+
+use crate::authority::Authority;
+use crate::model::{self, Facts};
+use crate::mounts::copy_of;
+use crate::passwd;
+use crate::who::Caller;
+
+/// What the files hold beside the facts.
+pub(crate) struct Content {
+    pub(crate) caller: Caller,
+    /// The host's public roots, and the certificates that the plan adds.
+    pub(crate) roots: String,
+}
+
+/// Where egress reads what it is told.
+pub(crate) fn egress_conf(folder: &Path) -> PathBuf {
+    folder.join("egress/conf")
+}
+
+/// Writes everything, the record first, so that what a killed tool leaves is known.
+pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Render> {
+    let folder = facts.folder;
+    record(facts)?;
+    let ca = Authority::of(folder, facts.slug)?;
+    let generation = generation(facts);
+    let routes = strict::to_yaml(&model::routes(facts, generation))?;
+    agent(facts, content, &ca.certificate)?;
+    let passwd = passwd::merge(passwd, facts.who.agent);
+    state::write(&folder.join("agent/passwd"), passwd.as_bytes(), 0o644, None)?;
+    egress(facts, content, &ca, &routes)?;
+    let plan = model::plan_file(facts.plan)?;
+    state::write(&folder.join("plan.json"), plan.as_bytes(), 0o600, None)?;
+    let compose = strict::to_yaml(&model::compose(facts)?)?;
+    state::write(&compose_file(folder), compose.as_bytes(), 0o600, None)?;
+    Ok(section(facts, generation, routes.as_bytes()))
+}
+
+/// Takes back what [`all`] wrote for a bottle that had no record before.
+pub(crate) fn undo(folder: &Path) -> Result<()> {
+    state::remove_folder(&folder.join("agent"))?;
+    state::remove_folder(&folder.join("egress"))?;
+    state::remove(&folder.join("plan.json"))?;
+    state::remove(&compose_file(folder))?;
+    state::remove(&Record::path(folder))
+}
+
+/// The section for a bottle that is up with this plan: its files are left alone.
+pub(crate) fn running(facts: &Facts) -> Result<Render> {
+    let path = egress_conf(facts.folder).join("routes.yaml");
+    let routes = fs::read(&path).world(format!("read '{}'", path.display()))?;
+    Ok(section(facts, generation(facts), &routes))
+}
+
+fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
+    let (uid, gid) = facts.who.sidecars;
+    Render {
+        state: facts.folder.to_owned(),
+        compose_file: compose_file(facts.folder),
+        compose_project: facts.net.project.clone(),
+        plan: facts.plan.digest.clone(),
+        generation,
+        routes_sha256: state::sha256_hex(routes),
+        services: [
+            (AGENT.to_owned(), model::agent_image(facts.slug, facts.plan)),
+            (EGRESS.to_owned(), docker::image(EGRESS)),
+        ]
+        .into(),
+        user: facts.who.user.clone(),
+        run_as: format!("{uid}:{gid}"),
+    }
+}
+
+fn compose_file(folder: &Path) -> PathBuf {
+    folder.join("docker-compose.yml")
+}
+
+/// The generation of the policy: that of the file where it is of the same plan, else the first.
+pub(crate) fn generation(facts: &Facts) -> u64 {
+    fs::read_to_string(egress_conf(facts.folder).join("routes.yaml"))
+        .ok()
+        .and_then(|text| strict::yaml::<Routes>(&text, "routes.yaml").ok())
+        .filter(|routes| routes.plan == facts.plan.digest)
+        .map_or(1, |routes| routes.generation)
+}
+
+fn record(facts: &Facts) -> Result<()> {
+    let old = Record::read(facts.folder)?.filter(|old| old.plan == facts.plan.digest);
+    Record {
+        version: 1,
+        slug: facts.slug.clone(),
+        compose_project: facts.net.project.clone(),
+        plan: facts.plan.digest.clone(),
+        owner: Owner::pipeline()?,
+        phase: Phase::Starting,
+        agent: container(&facts.net.project, AGENT),
+        created_at: old.map_or_else(now, |old| old.created_at),
+        up_at: None,
+    }
+    .write(facts.folder)
+}
+
+/// What the agent sees: certificates, its prompt, and its workspace where that is a
+/// copy.
+fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
+    let ids = facts.who.agent;
+    let owner = content.caller.owner(ids);
+    let conf = facts.folder.join("agent/conf");
+    // A user that the caller cannot give files to reads them as everybody does; nobody else gets
+    // through the state folder to them.
+    let mode = if content.caller.can_own(ids) { 0o700 } else { 0o755 };
+    state::make_folder(&conf, owner)?;
+    state::set_mode(&conf, mode)?;
+    let bundle = [&content.roots, ca].concat();
+    state::write(&conf.join("ca.pem"), ca.as_bytes(), 0o644, owner)?;
+    state::write(&conf.join("bundle.pem"), bundle.as_bytes(), 0o644, owner)?;
+    match &facts.plan.prompt {
+        Some(prompt) => state::write(&conf.join("prompt"), prompt.as_bytes(), 0o644, owner)?,
+        None => state::remove(&conf.join("prompt"))?,
+    }
+    match &facts.plan.workspace {
+        Some(space) if space.mode == WorkspaceMode::Copy => {
+            state::copy_folder(&space.source, &copy_of(facts.folder), owner)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What egress sees, and where it reports.
+fn egress(facts: &Facts, content: &Content, ca: &Authority, routes: &str) -> Result<()> {
+    let owner = content.caller.owner(facts.who.sidecars);
+    let conf = egress_conf(facts.folder);
+    state::make_folder(&facts.folder.join("egress/run"), owner)?;
+    state::make_folder(&conf, owner)?;
+    state::write(&conf.join("roots.pem"), content.roots.as_bytes(), 0o644, owner)?;
+    state::write(&conf.join("ca.pem"), ca.certificate.as_bytes(), 0o644, owner)?;
+    state::write(&conf.join("ca-key.pem"), ca.key.as_bytes(), 0o600, owner)?;
+    state::write(&conf.join("mitmproxy-ca.pem"), ca.both().as_bytes(), 0o644, owner)?;
+    state::write(&conf.join("routes.yaml"), routes.as_bytes(), 0o644, owner)
+}
