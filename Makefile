@@ -8,7 +8,6 @@ DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/bottle
 CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
-SCRIPTS = scripts/bottle scripts/images
 
 .PHONY: all help images demo test unit integration bench lint fmt install uninstall clean
 
@@ -35,11 +34,8 @@ integration: all images ## run the tests that need an engine; they skip aloud wi
 bench: all images ## measure, into target/bench/
 	tests/bench/run
 
-lint: ## check format, lints, shell scripts and dependencies
-	$(CARGO) fmt --all --check
-	$(CARGO) clippy --quiet --workspace --all-targets
-	shellcheck $(SCRIPTS) scripts/demo
-	if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check; else echo 'lint: cargo-deny is not there: skipped'; fi
+lint: ## check format, lints, scripts, pages and dependencies
+	scripts/check
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

@@ -128,6 +128,12 @@ fn quoted(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Turns JSON into YAML of the same order.
+pub fn json_to_yaml(text: &str) -> Result<String> {
+    let value: serde_yaml::Value = serde_yaml::from_str(text).caller("read JSON")?;
+    to_yaml(&value)
+}
+
 /// Puts `section` before the path that a message of `serde_yaml` begins with.
 fn under(section: &str, message: &str) -> String {
     let path_end = message.find(": ").filter(|end| {

@@ -11,7 +11,7 @@ use clap::Parser;
 #[command(name = "bottle-plan", version)]
 pub(crate) struct Args {
     /// Agent of the manifest to plan for
-    #[arg(required_unless_present = "seal")]
+    #[arg(required_unless_present_any = ["seal", "print"])]
     pub(crate) agent: Option<String>,
 
     /// Read this manifest ('-' for stdin)
@@ -29,4 +29,14 @@ pub(crate) struct Args {
     /// Check the plan of a document on stdin again and set its digest, after an edit by hand
     #[arg(long, conflicts_with_all = ["agent", "file", "slug", "workspace"])]
     pub(crate) seal: bool,
+
+    /// Print the document on stdin for another reader: as YAML for a person, or its plan's command
+    /// as words for a shell
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_parser = ["yaml", "command"],
+        conflicts_with_all = ["agent", "file", "slug", "workspace", "seal"]
+    )]
+    pub(crate) print: Option<String>,
 }

@@ -5,6 +5,7 @@ mod args;
 mod facts;
 mod kept;
 mod paths;
+mod print;
 mod resolve;
 
 use std::process::ExitCode;
@@ -15,7 +16,12 @@ use bottle::{Blame, Document, caller, strict};
 use facts::Facts;
 
 fn main() -> ExitCode {
-    bottle::run("bottle-plan", |args: Args| if args.seal { seal() } else { plan(&args) })
+    bottle::run("bottle-plan", |args: Args| match args.print.as_deref() {
+        Some("command") => print::command(),
+        Some(_) => print::yaml(),
+        None if args.seal => seal(),
+        None => plan(&args),
+    })
 }
 
 /// The plan of a manifest.
