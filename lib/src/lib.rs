@@ -37,6 +37,7 @@ pub mod seal;
 pub mod secret;
 pub mod state;
 pub mod strict;
+pub mod up;
 pub mod verdict;
 
 pub use document::Document;

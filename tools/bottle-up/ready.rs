@@ -1,0 +1,89 @@
+//! Ready means that a sidecar said so: `loaded.json` with the digest of the policy that was
+//! rendered. What it says is a claim, read with care; the self-test is the proof.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use bottle::docker::{Docker, PATIENCE, complaint};
+use bottle::error::visible;
+use bottle::policy::Loaded;
+use bottle::render::container;
+use bottle::run::say;
+use bottle::{Blame, state, strict, world};
+
+use crate::TOOL;
+use crate::job::Job;
+
+/// How often the file is looked for.
+const TICK: Duration = Duration::from_millis(2);
+/// How often the engine is asked whether the sidecar still runs; it rarely has to be.
+const PULSE: Duration = Duration::from_millis(200);
+/// How many lines of its log a dead sidecar leaves.
+const LAST_WORDS: &str = "10";
+
+/// Waits until a sidecar serves; gives the generation of its policy.
+pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -> Result<u64> {
+    let what = format!("wait for sidecar '{service}'");
+    let begun = Instant::now();
+    let mut pulse = begun + PULSE;
+    loop {
+        let loaded = loaded(job, service).world(&what)?;
+        if let Some(loaded) = &loaded
+            && loaded.sha256 == job.render.routes_sha256
+        {
+            return Ok(loaded.generation);
+        }
+        let now = Instant::now();
+        if now < pulse {
+            std::thread::sleep(TICK);
+            continue;
+        }
+        pulse = now + PULSE;
+        let name = container(&job.render.compose_project, service);
+        let state = docker
+            .text(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", &name])
+            .world(&what)?;
+        match state.split_once(' ') {
+            Some(("exited" | "dead", code)) => {
+                let last = last_words(docker, &name, service)?;
+                return Err(world(format!("{what}: it ended with {code}: {last}")));
+            }
+            _ if begun.elapsed() < limit => {}
+            _ => {
+                let last = match loaded.and_then(|loaded| loaded.refused) {
+                    Some(refused) => format!("it refused the policy: {}", visible(&refused.error)),
+                    None => last_words(docker, &name, service)?,
+                };
+                let limit = limit.as_secs();
+                return Err(world(format!(
+                    "{what}: it did not say in {limit} s that it serves: {last}"
+                )));
+            }
+        }
+    }
+}
+
+/// What a sidecar says that it has loaded.
+pub(crate) fn loaded(job: &Job, service: &str) -> Result<Option<Loaded>> {
+    let Some(bytes) = state::read_report(&job.loaded(service))? else { return Ok(None) };
+    let text = String::from_utf8_lossy(&bytes);
+    strict::json(&text, "loaded.json").map(Some)
+}
+
+/// Shows the end of a container's log, and gives its last line.
+fn last_words(docker: &Docker, name: &str, service: &str) -> Result<String> {
+    let output = docker.start(&["logs", "--tail", LAST_WORDS, name])?.output(PATIENCE)?;
+    if !output.status.success() {
+        return Ok(complaint(&String::from_utf8_lossy(&output.stderr)));
+    }
+    let log = [output.stdout, output.stderr].concat();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let Some((last, before)) = lines.split_last() else {
+        return Ok("it logged nothing".to_owned());
+    };
+    for line in before {
+        say(TOOL, &format!("{service}: {line}"));
+    }
+    Ok(visible(last))
+}

@@ -1,0 +1,173 @@
+//! The first self-test: the probe, in the agent's own network, tries what an agent might.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use bottle::docker::{self, Docker, PATIENCE, complaint, label};
+use bottle::plan::Selftest;
+use bottle::policy::{HostKind, Rule};
+use bottle::render::{AGENT, container};
+use bottle::run::say;
+use bottle::verdict::{Check, Expect, Got, Verdict};
+use bottle::{Blame, strict, world};
+
+use crate::TOOL;
+use crate::job::Job;
+
+/// Port of egress on the internal network.
+const PROXY_PORT: u16 = 3128;
+
+/// A verdict, and what it took.
+pub(crate) struct Tested {
+    pub(crate) verdict: Verdict,
+    pub(crate) ms: u64,
+}
+
+/// Runs the self-test as the plan says, and judges it. `None`: it is off, or it could not be run
+/// and need not.
+pub(crate) fn run(docker: &Docker, job: &Job) -> Result<Option<Tested>> {
+    let enforce = match job.plan.selftest {
+        Selftest::Off => return Ok(None),
+        Selftest::Warn => false,
+        Selftest::Enforce => true,
+    };
+    let begun = Instant::now();
+    let tested = probe(docker, job).map(|verdict| Tested {
+        verdict,
+        ms: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+    });
+    match tested {
+        Ok(tested) => {
+            judge(&tested.verdict, enforce)?;
+            Ok(Some(tested))
+        }
+        Err(error) if enforce => Err(error),
+        Err(error) => {
+            say(TOOL, &format!("warning: {error:#}"));
+            Ok(None)
+        }
+    }
+}
+
+fn probe(docker: &Docker, job: &Job) -> Result<Verdict> {
+    let args = arguments(job);
+    let output = docker.start(&args)?.output(PATIENCE)?;
+    if !matches!(output.status.code(), Some(0 | 1)) {
+        let told = complaint(&String::from_utf8_lossy(&output.stderr));
+        return Err(world(format!("run the self-test: {told}")));
+    }
+    let verdict: Verdict = strict::json(&String::from_utf8_lossy(&output.stdout), "verdict")
+        .world("read the verdict of the self-test")?;
+    if verdict.plan.as_ref() != Some(&job.plan.digest) {
+        return Err(world("read the verdict of the self-test: it is of another plan"));
+    }
+    Ok(verdict)
+}
+
+/// Everything that went otherwise than it had to is told; what matters ends the start.
+fn judge(verdict: &Verdict, enforce: bool) -> Result<()> {
+    let failures: Vec<&Check> = verdict.failures().collect();
+    let (grave, light): (Vec<&Check>, Vec<&Check>) =
+        failures.into_iter().partition(|check| grave(check));
+    // An allowed server that does not answer is its own trouble, not the bottle's.
+    for check in light.iter().chain(grave.iter().filter(|_| !enforce)) {
+        say(TOOL, &format!("warning: self-test: {}", described(check)));
+    }
+    if !enforce || grave.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<String> = grave.iter().map(|check| described(check)).collect();
+    Err(world(format!("self-test: {}", told.join(", "))))
+}
+
+fn grave(check: &Check) -> bool {
+    check.expect != Expect::Passed || check.got == Got::Denied
+}
+
+fn described(check: &Check) -> String {
+    let got = match check.got {
+        Got::Passed => "was open",
+        Got::Denied => "was denied",
+        Got::Unreachable | Got::Silent => "did not answer",
+        Got::Failed => "could not be tried",
+    };
+    let detail =
+        if check.detail.is_empty() { String::new() } else { format!(" ({})", check.detail) };
+    format!("{} '{}' {got}{detail}", check.name, check.target)
+}
+
+/// `docker run` of the probe in the network of the agent, as the agent.
+fn arguments(job: &Job) -> Vec<String> {
+    let project = &job.render.compose_project;
+    let conf = job.render.state.join("agent/conf");
+    let mut args: Vec<String> = [
+        "run",
+        "--rm",
+        "--read-only",
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges:true",
+        "--pids-limit",
+        "64",
+        "--memory",
+        "64m",
+        "--log-driver",
+        "none",
+    ]
+    .map(str::to_owned)
+    .into();
+    let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    add("--name", container(project, "probe"));
+    add("--network", format!("container:{}", container(project, AGENT)));
+    add("--user", job.render.user.clone());
+    let labels = [
+        (label::SLUG, job.slug.as_str()),
+        (label::PROJECT, project),
+        (label::PLAN, &job.plan.digest),
+        (label::OWNER, "none"),
+    ];
+    for (name, value) in labels {
+        add("--label", format!("{name}={value}"));
+    }
+    add("--mount", format!("type=bind,readonly,destination=/etc/bottle,{}", source(&conf)));
+    args.push(docker::image("probe"));
+    args.extend(["check", "--json", "--ca", "/etc/bottle/ca.pem"].map(str::to_owned));
+    let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
+    add("--plan", job.plan.digest.clone());
+    add("--proxy", format!("http://{}:{PROXY_PORT}", job.net.internal.egress));
+    add("--host", job.net.bridge.gateway.to_string());
+    for address in &job.net.host_addresses {
+        add("--host", address.to_string());
+    }
+    if let Some(allowed) = job.plan.egress.routes.iter().find_map(harmless) {
+        add("--allowed", allowed);
+    }
+    args
+}
+
+/// A field of `--mount`, which is read as CSV.
+fn source(path: &std::path::Path) -> String {
+    format!("\"source={}\"", path.display().to_string().replace('"', "\"\""))
+}
+
+/// A request that a rule allows and that changes nothing, as the probe takes it; `None` where the
+/// rule has no such.
+fn harmless(rule: &Rule) -> Option<String> {
+    let method = ["HEAD", "GET"]
+        .into_iter()
+        .find(|method| rule.methods.is_empty() || rule.methods.iter().any(|m| m == method))?;
+    let path = match rule.paths.iter().find(|path| !path.contains('*')) {
+        Some(path) => path.as_str(),
+        None if rule.paths.is_empty() => "/",
+        None => return None,
+    };
+    let host = match rule.kind {
+        HostKind::Wildcard | HostKind::Network | HostKind::PrivateNetwork => return None,
+        _ if rule.host.contains(':') => format!("[{}]", rule.host),
+        _ => rule.host.clone(),
+    };
+    let port = *rule.ports.first()?;
+    let scheme = if port == 80 { "http" } else { "https" };
+    Some(format!("{method}={scheme}://{host}:{port}{path}"))
+}

@@ -1,0 +1,28 @@
+//! What this version cannot serve yet. Nothing of a plan is silently left out.
+
+use anyhow::Result;
+use bottle::caller;
+use bottle::plan::{Engine, Plan};
+
+/// Refuses a plan that asks for what no sidecar serves yet, naming all of it.
+pub(crate) fn check(plan: &Plan) -> Result<()> {
+    let rules = &plan.egress.routes;
+    let asked = [
+        ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
+        ("egress.routes: inject", rules.iter().any(|rule| rule.inject.is_some())),
+        ("egress.routes: passthrough", rules.iter().any(|rule| rule.passthrough)),
+        ("git", !plan.git.is_empty()),
+        ("pipelock", plan.pipelock.is_some()),
+        ("ssh", !plan.ssh.is_empty()),
+        ("supervise", plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled)),
+    ];
+    let asked: Vec<&str> = asked.iter().filter(|(_, asks)| *asks).map(|(name, _)| *name).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    Err(caller(format!(
+        "start the bottle: this version cannot serve '{}' yet: take it out of bottle '{}' in the manifest",
+        asked.join("', '"),
+        plan.bottle
+    )))
+}
