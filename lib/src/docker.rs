@@ -238,6 +238,11 @@ pub fn complaint(stderr: &str) -> String {
         return "cannot connect to the Docker engine: is it running: start it, or set DOCKER_HOST"
             .to_owned();
     }
+    if stderr.contains("could not find an available, non-overlapping IPv4 address pool")
+        || stderr.contains("all predefined address pools have been fully subnetted")
+    {
+        return "the engine's own address pools are used up: remove networks that nobody needs with 'docker network prune', or widen 'default-address-pools' in daemon.json".to_owned();
+    }
     let told = stderr
         .lines()
         .map(str::trim)

@@ -60,18 +60,18 @@ impl State {
             .ok_or_else(|| {
                 caller("find the state folder: there is no home folder: set BOTTLE_STATE")
             })?;
-        Self::at(root)
+        Self::at(&root)
     }
 
     /// The state folder at an absolute path, which need not be there yet.
-    pub fn at(root: PathBuf) -> Result<Self> {
+    pub fn at(root: &Path) -> Result<Self> {
         if !root.is_absolute() {
             return Err(caller(format!(
                 "find the state folder: '{}' is not absolute: set BOTTLE_STATE to an absolute path",
                 root.display()
             )));
         }
-        match fs::symlink_metadata(&root) {
+        match fs::symlink_metadata(root) {
             Ok(found) if found.uid() != rustix::process::getuid().as_raw() => Err(caller(format!(
                 "use the state folder '{}': it belongs to uid {}: set BOTTLE_STATE to a folder of your own",
                 root.display(),
@@ -81,8 +81,7 @@ impl State {
                 "use the state folder '{}': it is not a folder: set BOTTLE_STATE to one",
                 root.display()
             ))),
-            Ok(_) => Ok(Self { root: fs::canonicalize(&root).world("find the state folder")? }),
-            Err(_) => Ok(Self { root }),
+            _ => Ok(Self { root: canonical(root)? }),
         }
     }
 
@@ -138,12 +137,35 @@ impl State {
         }
     }
 
+    /// Takes back what [`State::lock`] made, while its lock is held: the folder of a bottle, where
+    /// nothing else is in it.
+    pub fn forget(&self, slug: &Slug) -> Result<()> {
+        let folder = self.bottle(slug);
+        if names(&folder)? == ["lock"] {
+            remove(&folder.join("lock"))?;
+            // Somebody who waits for the lock may have made a new one.
+            let _ = fs::remove_dir(&folder);
+        }
+        Ok(())
+    }
+
     /// The slugs that have a folder.
     pub fn slugs(&self) -> Result<Vec<Slug>> {
         let mut slugs: Vec<Slug> =
             names(&self.root)?.iter().filter_map(|name| name.parse().ok()).collect();
         slugs.sort();
         Ok(slugs)
+    }
+}
+
+/// Resolves the links of a path, also where its end is still missing: the state folder must have
+/// the same name, and so the same [`State::id`], before it is made and after.
+fn canonical(path: &Path) -> Result<PathBuf> {
+    match (fs::canonicalize(path), path.parent(), path.file_name()) {
+        (Err(e), Some(parent), Some(name)) if e.kind() == ErrorKind::NotFound => {
+            Ok(canonical(parent)?.join(name))
+        }
+        (found, ..) => found.world(format!("find the state folder '{}'", path.display())),
     }
 }
 

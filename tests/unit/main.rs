@@ -11,4 +11,5 @@
 mod common;
 
 mod contract;
+mod man;
 mod transcripts;
