@@ -24,7 +24,6 @@ pub mod host;
 pub mod lease;
 pub mod manifest;
 pub mod name;
-pub mod narrow;
 pub mod net;
 pub mod owner;
 pub mod plan;

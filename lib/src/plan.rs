@@ -160,10 +160,14 @@ pub struct Workspace {
     pub mode: WorkspaceMode,
     /// Whether the agent can only read it.
     pub read_only: bool,
-    /// Paths below `source` that stay read-only in any case: every `.git` (a folder or, of a
-    /// worktree, a file), which the agent could else fill with hooks that the host runs.
+    /// Paths below `source` that stay read-only in any case, sorted: every `.git` (a folder or, of
+    /// a worktree or submodule, a file), and what git on the host runs or reads because it says so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub protected: Vec<PathBuf>,
+    /// Folders below `source`, outer ones first, that are mounted onto themselves: they lead to what
+    /// is protected, and a mount point cannot be renamed away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pinned: Vec<PathBuf>,
 }
 
 /// How the workspace gets into the bottle.

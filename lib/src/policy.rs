@@ -11,12 +11,14 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod check;
+mod contain;
 mod decide;
 mod explain;
 mod glob;
 mod path;
 mod report;
 
+pub use contain::Excess;
 pub use decide::{Ask, Closed, Decision, Policy, Reason, Request, Scheme};
 pub use explain::Explanation;
 pub use glob::Glob;

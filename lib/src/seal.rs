@@ -12,11 +12,11 @@ use anyhow::Result;
 use serde_json::Value;
 
 use crate::error::{Blame, caller};
-use crate::host;
 use crate::plan::{Plan, Secret};
-use crate::policy::{Inject, Rule};
-use crate::scalar::{Cpus, Memory, Method, PathGlob, User};
+use crate::policy::Rule;
+use crate::scalar::{Cpus, Memory, User};
 use crate::state::sha256_hex;
+use crate::strict::did_you_mean;
 
 /// Paths of the agent that bottle itself, its engine or its runtime mounts something at. Nothing
 /// is mounted at, above or below them.
@@ -38,7 +38,8 @@ impl Plan {
     /// Checks every rule that needs the plan alone, spells out what it allows, and sets the digest.
     pub fn seal(&mut self) -> Result<()> {
         self.check()?;
-        self.egress.allow = allow(&self.egress.routes);
+        self.egress.allow = self.egress.routes.iter().map(Rule::to_line).collect();
+        self.egress.allow.sort();
         self.digest = self.compute()?;
         Ok(())
     }
@@ -90,13 +91,8 @@ impl Plan {
             check_rule(rule, &self.secrets).caller(format!("plan.egress.routes[{at}]"))?;
         }
         for remote in &self.git {
-            if let Some(secret) =
-                remote.secret.as_ref().filter(|it| !self.secrets.contains_key(*it))
-            {
-                return Err(caller(format!(
-                    "plan.git: remote '{}' names secret '{secret}', which is not there",
-                    remote.name
-                )));
+            if let Some(secret) = &remote.secret {
+                check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;
             }
         }
         self.check_targets()
@@ -176,92 +172,23 @@ pub fn check_secret(secret: &Secret) -> Result<()> {
     }
 }
 
-/// Refuses a rule that is not in normal form, or cannot do what it says.
+/// Refuses a rule that is not in normal form, cannot do what it says, or adds a secret that is not
+/// there.
 pub fn check_rule(rule: &Rule, secrets: &BTreeMap<String, Secret>) -> Result<()> {
-    if host::classify(&rule.host) != Some(rule.kind) {
-        let (normal, _) = host::normalise(&rule.host)?;
-        return Err(caller(format!(
-            "host '{}' is not in normal form, or its 'kind' is another: write '{normal}'",
-            rule.host
-        )));
+    rule.check()?;
+    match &rule.inject {
+        Some(inject) => check_known(&inject.secret, secrets).caller("inject"),
+        None => Ok(()),
     }
-    let rising = |of: &[u16]| of.windows(2).all(|pair| pair[0] < pair[1]);
-    if rule.ports.is_empty() || rule.ports[0] == 0 || !rising(&rule.ports) {
-        return Err(caller("'ports' must be a sorted list of ports from 1, and not empty"));
-    }
-    let normal = |method: &String| method.parse().is_ok_and(|Method(upper)| upper == *method);
-    if !rule.methods.iter().all(normal) || !rule.methods.is_sorted() {
-        return Err(caller("'methods' must be a sorted list of methods in upper case"));
-    }
-    for path in &rule.paths {
-        path.parse::<PathGlob>().map_err(caller)?;
-    }
-    if let Some(net) = rule.addresses.iter().find(|net| net.addr() != net.network()) {
-        return Err(caller(format!("network '{net}' has host bits set: write '{}'", net.trunc())));
-    }
-    if rule.passthrough
-        && !(rule.methods.is_empty() && rule.paths.is_empty() && rule.inject.is_none())
-    {
-        return Err(caller(
-            "'passthrough' shows no method, path or header to egress: leave out 'methods', 'paths' and 'inject', or 'passthrough'",
-        ));
-    }
-    rule.inject.as_ref().map_or(Ok(()), |inject| check_inject(inject, secrets))
 }
 
-fn check_inject(inject: &Inject, secrets: &BTreeMap<String, Secret>) -> Result<()> {
-    if !secrets.contains_key(&inject.secret) {
-        let known: Vec<&str> = secrets.keys().map(String::as_str).collect();
-        return Err(caller(format!(
-            "inject.secret '{}' is not in 'secrets'{}",
-            inject.secret,
-            crate::strict::did_you_mean(&inject.secret, &known)
-        )));
+/// Refuses the name of a secret that is not there.
+pub fn check_known(secret: &str, secrets: &BTreeMap<String, Secret>) -> Result<()> {
+    if secrets.contains_key(secret) {
+        return Ok(());
     }
-    let places =
-        [inject.header.is_some(), inject.bearer, inject.basic.is_some(), inject.query.is_some()];
-    if places.iter().filter(|is| **is).count() != 1 {
-        return Err(caller(
-            "'inject' needs exactly one of 'header', 'bearer', 'basic' and 'query'",
-        ));
-    }
-    Ok(())
-}
-
-/// The rules spelled out for a person, one line for each host, port and path, sorted.
-fn allow(rules: &[Rule]) -> Vec<String> {
-    let mut lines: Vec<String> = rules.iter().flat_map(spelled_out).collect();
-    lines.sort();
-    lines.dedup();
-    lines
-}
-
-fn spelled_out(rule: &Rule) -> Vec<String> {
-    let methods = match (rule.passthrough, rule.methods.is_empty()) {
-        (true, _) => "TUNNEL".to_owned(),
-        (false, true) => "ANY".to_owned(),
-        (false, false) => rule.methods.join(","),
-    };
-    let host = if rule.host.contains(':') { format!("[{}]", rule.host) } else { rule.host.clone() };
-    let any = ["/**".to_owned()];
-    let paths = if rule.paths.is_empty() { &any[..] } else { &rule.paths[..] };
-    let mut more = String::new();
-    if !rule.addresses.is_empty() {
-        let nets: Vec<String> = rule.addresses.iter().map(ToString::to_string).collect();
-        // Writing to a string cannot fail.
-        let _ = write!(more, " at {}", nets.join(","));
-    }
-    if let Some(inject) = &rule.inject {
-        let _ = write!(more, " with secret {}", inject.secret);
-    }
-    let mut lines = Vec::new();
-    for port in &rule.ports {
-        let scheme = if *port == 80 { "http" } else { "https" };
-        for path in paths {
-            lines.push(format!("{methods} {scheme}://{host}:{port}{path}{more}"));
-        }
-    }
-    lines
+    let known: Vec<&str> = secrets.keys().map(String::as_str).collect();
+    Err(caller(format!("secret '{secret}' is not in 'secrets'{}", did_you_mean(secret, &known))))
 }
 
 /// JSON without white space, keys sorted. Not left to `serde_json`, whose order of keys depends on

@@ -1,17 +1,18 @@
 //! What a plan depends on beside the manifest: where it lies, who asks, and from where.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bottle::manifest::MAX_BYTES;
-use bottle::plan::ManifestSource;
+use bottle::manifest::{Bottle, MAX_BYTES, Manifest};
+use bottle::plan::{ManifestSource, WorkspaceMode};
 use bottle::state::{State, sha256_hex};
 use bottle::{Blame, caller};
 
 use crate::args::Args;
-use crate::paths::Base;
+use crate::paths::{Base, follow};
 
 /// The names that a manifest is looked for by.
 const NAMES: [&str; 3] = ["bottle.yaml", "bottle.yml", "bottle.json"];
@@ -29,8 +30,13 @@ pub(crate) struct Facts {
     /// The workspace given on the command line, absolute.
     pub(crate) workspace: Option<PathBuf>,
     /// The state folder.
-    #[expect(dead_code, reason = "used by the refusals of mounts, which come next")]
     pub(crate) state: State,
+    /// The socket of the engine that `$DOCKER_HOST` names.
+    pub(crate) engine: Option<PathBuf>,
+    /// `$XDG_RUNTIME_DIR`, where engines of one user listen.
+    pub(crate) runtime: Option<PathBuf>,
+    /// Folders and files that some agent can write.
+    pub(crate) writable: Vec<PathBuf>,
 }
 
 impl Facts {
@@ -57,11 +63,33 @@ impl Facts {
             label,
             text,
             source: ManifestSource { path, sha256 },
-            base: Base { folder, home },
+            base: Base { folder, home, links: RefCell::default() },
             workspace: args.workspace.as_ref().map(|path| here.join(path)),
             state: State::find()?,
+            engine: std::env::var("DOCKER_HOST")
+                .ok()
+                .and_then(|host| host.strip_prefix("unix://").map(PathBuf::from)),
+            runtime: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
+            writable: Vec::new(),
         })
     }
+}
+
+/// What the bottles of a manifest let their agents write, and what `--workspace` does: whoever else
+/// an agent of this manifest may be, it could have been there before.
+pub(crate) fn writable(manifest: &Manifest, facts: &Facts) -> Vec<PathBuf> {
+    let of_bottle = |bottle: &Bottle| {
+        let mounts = bottle.mounts.iter().filter(|mount| !mount.read_only);
+        let workspace = bottle.workspace.iter().filter(|workspace| {
+            !workspace.read_only && workspace.mode != Some(WorkspaceMode::Copy)
+        });
+        let mounts = mounts.map(|mount| mount.source.to_string());
+        mounts.chain(workspace.map(|workspace| workspace.source.clone())).collect::<Vec<_>>()
+    };
+    let texts = manifest.bottles.values().flat_map(of_bottle);
+    let mut found: Vec<PathBuf> = texts.filter_map(|text| facts.base.locate(&text)).collect();
+    found.extend(facts.workspace.as_ref().and_then(|path| follow(path).ok()).map(|it| it.path));
+    found
 }
 
 /// The manifest in a folder or the nearest one above it.

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use anyhow::{Error, Result};
 use bottle::manifest::{Agent, Route};
-use bottle::narrow::{Excess, contains, excess};
 use bottle::plan::{Plan, Selftest, WorkspaceMode};
+use bottle::policy::Excess;
 use bottle::scalar::{Cpus, Memory};
 use bottle::strict::{Text, did_you_mean};
 use bottle::{Blame, caller};
@@ -121,11 +121,10 @@ fn routes(plan: &mut Plan, kept: &[Route], name: &str) -> Result<()> {
     let rules = resolve::routes(kept, "routes", plan)?;
     let has = &plan.egress.routes;
     for (i, rule) in rules.iter().enumerate() {
-        if has.iter().any(|wide| contains(wide, rule)) {
+        if has.iter().any(|wide| wide.contains(rule)) {
             continue;
         }
-        let nearest =
-            has.iter().filter_map(|wide| excess(wide, rule)).find(|it| it.field != "host");
+        let nearest = has.iter().filter_map(|wide| wide.excess(rule)).find(|it| it.field != "host");
         let hosts = || match has.len() {
             0 => "none".to_owned(),
             1..=5 => has.iter().map(|wide| wide.host.as_str()).collect::<Vec<_>>().join(","),

@@ -3,6 +3,8 @@
 
 mod args;
 mod facts;
+mod git;
+mod guard;
 mod kept;
 mod paths;
 mod print;
@@ -27,9 +29,11 @@ fn main() -> ExitCode {
 /// The plan of a manifest.
 fn plan(args: &Args) -> anyhow::Result<()> {
     let agent = args.agent.as_deref().unwrap_or_default();
-    let facts = Facts::gather(args)?;
+    let mut facts = Facts::gather(args)?;
     let manifest = strict::yaml(&facts.text, &facts.label)?;
+    facts.writable = facts::writable(&manifest, &facts);
     let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.label)?;
+    guard::check(&mut plan, &facts).caller(&facts.label)?;
     plan.seal().caller(&facts.label)?;
     let slug = match &args.slug {
         Some(slug) => slug.clone(),

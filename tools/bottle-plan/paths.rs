@@ -1,5 +1,6 @@
 //! Paths of the host as a manifest writes them: absolute, below `~`, or relative to its folder.
 
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -16,6 +17,9 @@ pub(crate) struct Base {
     pub(crate) folder: PathBuf,
     /// The caller's home.
     pub(crate) home: Option<PathBuf>,
+    /// The links that paths have led through so far, each with the text of the path: whoever can
+    /// write where a link lies decides where the path leads.
+    pub(crate) links: RefCell<Vec<(String, PathBuf)>>,
 }
 
 /// A path that is there.
@@ -23,9 +27,7 @@ pub(crate) struct Base {
 pub(crate) struct Found {
     /// Absolute, links resolved.
     pub(crate) path: PathBuf,
-    /// The links that it led through, each where it lies: whoever can write there decides where
-    /// the path leads.
-    #[expect(dead_code, reason = "used by the refusals of mounts, which come next")]
+    /// The links that it led through, each where it lies.
     pub(crate) links: Vec<PathBuf>,
 }
 
@@ -33,28 +35,12 @@ impl Base {
     /// Finds a path, which must be there. A relative one may not leave the manifest's folder: what
     /// is far away is written as such.
     pub(crate) fn find(&self, text: &str) -> Result<Found> {
-        let given = Path::new(text);
-        let path = match (text.strip_prefix('~'), &self.home) {
-            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
-                home.join(rest.trim_start_matches('/'))
-            }
-            (Some(_), None) => {
-                return Err(caller(format!(
-                    "'{text}': there is no home folder: write it absolute"
-                )));
-            }
-            (Some(_), Some(_)) => {
-                return Err(caller(format!(
-                    "'{text}': only the caller's own '~/' is known: write it absolute"
-                )));
-            }
-            (None, _) => self.folder.join(given),
-        };
+        let path = self.absolute(text)?;
         let found = follow(&path).map_err(|why| {
             let hint = if text.contains('$') { ": variables are not expanded here" } else { "" };
             caller(format!("'{text}': {why:#}{hint}"))
         })?;
-        let relative = given.is_relative() && !text.starts_with('~');
+        let relative = !text.starts_with(['~', '/']);
         if relative && !found.path.starts_with(&self.folder) {
             return Err(caller(format!(
                 "'{text}' leaves the manifest's folder '{}': write it absolute, '{}'",
@@ -62,7 +48,29 @@ impl Base {
                 found.path.display()
             )));
         }
+        let links = found.links.iter().map(|link| (text.to_owned(), link.clone()));
+        self.links.borrow_mut().extend(links);
         Ok(found)
+    }
+
+    /// Where a path leads, if it does.
+    pub(crate) fn locate(&self, text: &str) -> Option<PathBuf> {
+        Some(follow(&self.absolute(text).ok()?).ok()?.path)
+    }
+
+    fn absolute(&self, text: &str) -> Result<PathBuf> {
+        match (text.strip_prefix('~'), &self.home) {
+            (Some(rest), Some(home)) if rest.is_empty() || rest.starts_with('/') => {
+                Ok(home.join(rest.trim_start_matches('/')))
+            }
+            (Some(_), None) => {
+                Err(caller(format!("'{text}': there is no home folder: write it absolute")))
+            }
+            (Some(_), Some(_)) => Err(caller(format!(
+                "'{text}': only the caller's own '~/' is known: write it absolute"
+            ))),
+            (None, _) => Ok(self.folder.join(text)),
+        }
     }
 }
 
@@ -113,4 +121,19 @@ fn parts(path: &Path) -> Vec<OsString> {
         .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
         .map(|part| part.as_os_str().to_owned())
         .collect()
+}
+
+/// A path without `.` and `..`, by its text alone.
+pub(crate) fn plain(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            part => out.push(part),
+        }
+    }
+    out
 }

@@ -11,7 +11,8 @@ use bottle::plan::{
 };
 use bottle::policy::{HostKind, Rule};
 use bottle::scalar::Env;
-use bottle::seal::{check_rule, check_secret, check_target};
+use bottle::seal::{check_known, check_rule, check_secret, check_target};
+use bottle::secret::readable;
 use bottle::strict::{Text, did_you_mean};
 use bottle::{Blame, caller, host};
 
@@ -223,7 +224,7 @@ fn file(path: &Text, base: &Base) -> Result<PathBuf> {
     if !found.is_file() {
         return Err(caller(format!("'{}' is not a file", found.display())));
     }
-    std::fs::File::open(&found).caller(format!("'{}' cannot be read", found.display()))?;
+    readable(&found)?;
     Ok(found)
 }
 
@@ -259,6 +260,7 @@ fn workspace(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Option<Works
         mode: wanted.and_then(|it| it.mode).unwrap_or(WorkspaceMode::Bind),
         read_only: wanted.is_some_and(|it| it.read_only),
         protected: Vec::new(),
+        pinned: Vec::new(),
     }))
 }
 
@@ -334,14 +336,8 @@ fn git(name: &str, remote: &manifest::GitRemote, plan: &Plan, base: &Base) -> Re
     if !https && (remote.key.is_none() || remote.known_hosts.is_none()) {
         return Err(caller("an ssh url needs 'key' and 'known_hosts'"));
     }
-    if let Some(secret) =
-        remote.secret.as_ref().filter(|it| !plan.secrets.contains_key(it.as_str()))
-    {
-        let known: Vec<&str> = plan.secrets.keys().map(String::as_str).collect();
-        return Err(caller(format!(
-            "secret '{secret}' is not in 'secrets'{}",
-            did_you_mean(secret.as_str(), &known)
-        )));
+    if let Some(secret) = &remote.secret {
+        check_known(secret.as_str(), &plan.secrets)?;
     }
     let texts = |list: &[Text]| list.iter().map(Text::to_string).collect();
     let path = |field: &str, path: &Option<Text>| {

@@ -7,6 +7,8 @@ use anyhow::Result;
 use super::path;
 use crate::error::caller;
 
+mod covers;
+
 /// The longest pattern, so that matching needs no memory but the stack's.
 const MAX: usize = 512;
 

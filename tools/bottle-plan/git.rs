@@ -1,0 +1,172 @@
+//! What git on the host obeys below a folder that an agent writes.
+//!
+//! A repository tells git what to run: hooks, `core.fsmonitor`, filters. So every `.git` is
+//! protected, and what one refers to below the same folder: its git folder where that lies elsewhere,
+//! hooks and included settings, and the folder of a submodule that is not checked out, in which `git
+//! status` of the repository above would obey whatever an agent puts there (seen).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use bottle::{Blame, caller};
+
+use crate::paths::{follow, plain};
+
+mod config;
+mod index;
+
+/// The most entries that are looked at. It takes about a second to come that far.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// The way out of everything that cannot be protected.
+const WAY_OUT: &str = "set 'workspace.mode' to copy";
+
+/// What is to be read-only below a writable folder.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Protected {
+    /// What is read-only, sorted; none lies in another.
+    pub(crate) paths: Vec<PathBuf>,
+    /// The folders on the way there, which must stay where they are, outer ones first.
+    pub(crate) pinned: Vec<PathBuf>,
+}
+
+/// Finds what is to be protected in a workspace, whose top must hold a `.git`: where there is none,
+/// the agent could make one.
+pub(crate) fn protect(root: &Path) -> Result<Protected> {
+    let gits = find(root)?;
+    if gits.first().map(PathBuf::as_path) != Some(&*root.join(".git")) {
+        return Err(caller(format!(
+            "'{}' has no '.git', and an agent could make one that git on the host obeys: run 'git init' there, use the top folder of the repository, or {WAY_OUT}",
+            root.display()
+        )));
+    }
+    let mut paths: BTreeSet<PathBuf> = gits.iter().cloned().collect();
+    for git in &gits {
+        of_repository(git, root, &gits, &mut paths)?;
+    }
+    let all: Vec<PathBuf> = paths.iter().cloned().collect();
+    paths.retain(|path| !all.iter().any(|other| path != other && path.starts_with(other)));
+    let mut pinned = BTreeSet::new();
+    for path in &paths {
+        let way = path.ancestors().skip(1).take_while(|folder| *folder != root);
+        pinned.extend(way.map(Path::to_owned));
+    }
+    Ok(Protected { paths: paths.into_iter().collect(), pinned: pinned.into_iter().collect() })
+}
+
+/// Every `.git` below a folder, the folder's own first. No link is followed, and nothing is looked
+/// for inside a `.git`. A folder that cannot be read is passed over: the agent, who has no more
+/// rights than the caller, cannot read it either.
+pub(crate) fn find(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut ahead = vec![root.to_owned()];
+    let mut seen = 0;
+    while let Some(folder) = ahead.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => continue,
+            other => other.caller(format!("list '{}'", folder.display()))?,
+        };
+        for entry in entries {
+            let entry = entry.caller(format!("list '{}'", folder.display()))?;
+            seen += 1;
+            if seen > MAX_ENTRIES {
+                return Err(caller(format!(
+                    "'{}' holds more than {MAX_ENTRIES} entries, too many to find every '.git' among: name a smaller folder, or {WAY_OUT}",
+                    root.display()
+                )));
+            }
+            let kind = entry.file_type().caller(format!("look at '{}'", entry.path().display()))?;
+            // Some file systems do not tell upper case from lower.
+            if entry.file_name().eq_ignore_ascii_case(".git") {
+                if kind.is_symlink() {
+                    return Err(caller(format!(
+                        "'{}' is a link, which an agent could turn elsewhere: put the folder itself there, or {WAY_OUT}",
+                        entry.path().display()
+                    )));
+                }
+                found.push(entry.path());
+            } else if kind.is_dir() {
+                ahead.push(entry.path());
+            }
+        }
+    }
+    found.sort_by_key(|path| (path.components().count(), path.clone()));
+    Ok(found)
+}
+
+/// Adds what one repository refers to below `root`.
+fn of_repository(
+    git: &Path,
+    root: &Path,
+    gits: &[PathBuf],
+    paths: &mut BTreeSet<PathBuf>,
+) -> Result<()> {
+    let Some(tree) = git.parent() else { return Ok(()) };
+    let Some(folder) = folder_of(git)? else { return Ok(()) };
+    let common = pointed(&folder, &folder.join("commondir"), "")?.unwrap_or_else(|| folder.clone());
+    let mut refers = vec![folder.clone(), common.clone()];
+    for settings in [common.join("config"), folder.join("config.worktree")] {
+        if let Some(text) = read(&settings)? {
+            refers.extend(config::refers(&text, &common, tree));
+        }
+    }
+    // A repository whose git folder lies outside is reached by what lies there, not by the agent;
+    // its submodules' folders lie in the tree all the same.
+    for path in index::submodules(&folder)? {
+        let path = tree.join(path);
+        if !gits.contains(&path.join(".git")) {
+            refers.push(path);
+        }
+    }
+    for path in refers.iter().map(|path| plain(path)).filter(|path| path.starts_with(root)) {
+        if path == root {
+            return Err(caller(format!(
+                "'{}' has git on the host run or read what lies in the workspace's top folder, which an agent writes: {WAY_OUT}",
+                git.display()
+            )));
+        }
+        let found = follow(&path).map_err(|why| {
+            caller(format!(
+                "'{}' is what git on the host obeys because '{}' says so, and an agent could make it: {why:#}: or {WAY_OUT}",
+                path.display(),
+                git.display()
+            ))
+        })?;
+        if found.path != path {
+            return Err(caller(format!(
+                "'{}' is what git on the host obeys because '{}' says so, and it leads through a link, which an agent could turn elsewhere: {WAY_OUT}",
+                path.display(),
+                git.display()
+            )));
+        }
+        paths.insert(path);
+    }
+    Ok(())
+}
+
+/// The git folder of a `.git`: itself, or what the file says. `None`: it is no repository.
+fn folder_of(git: &Path) -> Result<Option<PathBuf>> {
+    if git.is_dir() {
+        return Ok(Some(git.to_owned()));
+    }
+    pointed(git.parent().unwrap_or(git), git, "gitdir:")
+}
+
+/// The path that a small file holds after a key, relative to `base`.
+fn pointed(base: &Path, file: &Path, key: &str) -> Result<Option<PathBuf>> {
+    let text = read(file)?;
+    let to = text.as_deref().and_then(|text| text.trim_end_matches('\n').strip_prefix(key));
+    Ok(to.map(|to| plain(&base.join(to.trim_start()))))
+}
+
+/// The text of a file that may be missing.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e).caller(format!("read '{}'", path.display())),
+    }
+}
