@@ -5,7 +5,7 @@
 //! [`crate::state::Lock`]), so whoever takes the lock next knows that no such call is under way.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{PipeReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -80,6 +80,15 @@ impl Docker {
         start(&self.program, args, &[])
     }
 
+    /// Starts a call whose stdout and stderr come as one stream, to be read while it runs: its
+    /// output may be larger than memory.
+    pub fn stream<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<(Call, PipeReader)> {
+        let (reader, writer) = std::io::pipe().world("make a pipe")?;
+        let both = writer.try_clone().world("make a pipe")?;
+        let call = start_with(&self.program, args, &[], Stdio::null(), writer.into(), both.into())?;
+        Ok((call, reader))
+    }
+
     /// Finds Compose: `$BOTTLE_COMPOSE` (a program), else the v2 plugin where docker looks for it,
     /// else `docker-compose` on PATH. Costs a few `stat` calls, where `docker compose version`
     /// would cost 60 ms.
@@ -140,7 +149,14 @@ impl Compose {
 /// Calls a program that is no part of the engine (`bottle-egress ca`), found beside this tool or
 /// on PATH, and gives its stdout.
 pub fn sibling(name: &str, args: &[&str], stdin: &[u8]) -> Result<String> {
-    let mut call = start_with(&sibling_path(name)?, args, &[], Stdio::piped())?;
+    let mut call = start_with(
+        &sibling_path(name)?,
+        args,
+        &[],
+        Stdio::piped(),
+        Stdio::piped(),
+        Stdio::piped(),
+    )?;
     if let Some(mut pipe) = call.child.stdin.take() {
         // A program that does not read its stdin is none the worse for it.
         let _ = pipe.write_all(stdin);
@@ -162,7 +178,7 @@ pub fn sibling_path(name: &str) -> Result<PathBuf> {
 }
 
 fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], env: &[(&str, &str)]) -> Result<Call> {
-    start_with(program, args, env, Stdio::null())
+    start_with(program, args, env, Stdio::null(), Stdio::piped(), Stdio::piped())
 }
 
 fn start_with<S: AsRef<OsStr>>(
@@ -170,6 +186,8 @@ fn start_with<S: AsRef<OsStr>>(
     args: &[S],
     env: &[(&str, &str)],
     stdin: Stdio,
+    stdout: Stdio,
+    stderr: Stdio,
 ) -> Result<Call> {
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     let verb = args
@@ -184,8 +202,8 @@ fn start_with<S: AsRef<OsStr>>(
         .args(args)
         .envs(env.iter().copied())
         .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(stdout)
+        .stderr(stderr)
         .process_group(0)
         .spawn()
         .world(format!("run '{verb}'"))?;

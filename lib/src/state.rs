@@ -153,8 +153,16 @@ impl State {
     pub fn slugs(&self) -> Result<Vec<Slug>> {
         let mut slugs: Vec<Slug> =
             names(&self.root)?.iter().filter_map(|name| name.parse().ok()).collect();
+        slugs.retain(|slug| self.holds(slug));
         slugs.sort();
         Ok(slugs)
+    }
+
+    /// Whether a bottle has a folder. A folder of that name that no tool has ever locked is none:
+    /// somebody's `BOTTLE_STATE` may be a folder that is used for something else as well.
+    #[must_use]
+    pub fn holds(&self, slug: &Slug) -> bool {
+        self.bottle(slug).join("lock").is_file()
     }
 }
 
@@ -239,6 +247,14 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, ids: Ids) -> Result<()> {
             file.write_all(bytes)
         })
         .map_err(|e| world(format!("write '{}': {}", path.display(), std::io::Error::from(e))))
+}
+
+/// Opens a new file to be written bit by bit, 0600; [`rename`] gives it its name when it is whole.
+pub fn create_new(path: &Path) -> Result<File> {
+    #[expect(clippy::disallowed_methods, reason = "the only writer")]
+    let mut options = fs::OpenOptions::new();
+    let opened = options.write(true).create_new(true).mode(0o600).open(path);
+    opened.world(format!("write '{}'", path.display()))
 }
 
 /// Removes a file; one that is not there is no error.

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
 fn net(args: &Args) -> Result<()> {
     let mut doc = Document::from_stdin()?;
     let plan: Plan = doc.need("plan")?;
+    plan.check_seal()?;
     let state = State::find()?;
     if let Some(net) = doc.get::<Net>("net")?.filter(|net| !net.dry_run) {
         if !args.dry_run {

@@ -1,0 +1,216 @@
+//! Takes one bottle down, in this order: stop, log, containers, networks, leases, and the record
+//! with the archive. What is left, not which call failed, decides whether it worked.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bottle::docker::{Docker, PATIENCE};
+use bottle::inventory::{Container, Inventory, Network};
+use bottle::owner::Owner;
+use bottle::reap::Reap;
+use bottle::record::Record;
+use bottle::state::{self, State};
+use bottle::{Slug, lease};
+
+use crate::trouble::Trouble;
+use crate::{archive, logs, orphan};
+
+/// How long a tool that is at work on the bottle is waited for. A killed one ends when the call
+/// that it started does.
+const LOCK_PATIENCE: Duration = Duration::from_mins(2);
+
+/// Seconds that a container has between TERM and KILL. Ours end at once; what the agent started by
+/// `docker exec` never gets the TERM.
+const GRACE: &str = "2";
+
+/// What to take down.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum What<'a> {
+    /// All of it.
+    Bottle,
+    /// All of it, if it is an orphan.
+    Orphan,
+    /// The containers of one service.
+    Service(&'a str),
+}
+
+/// How it ended; what went wrong is in [`Trouble`].
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Nothing was there, or what was there is still.
+    Nothing,
+    /// It is no orphan.
+    Kept(String),
+    /// It is gone.
+    Reaped(Reap),
+}
+
+/// One bottle to be taken down.
+pub(crate) struct Reaper<'a> {
+    state: &'a State,
+    docker: &'a Docker,
+    slug: &'a Slug,
+    project: String,
+    trouble: &'a mut Trouble,
+}
+
+impl<'a> Reaper<'a> {
+    pub(crate) fn new(
+        state: &'a State,
+        docker: &'a Docker,
+        slug: &'a Slug,
+        trouble: &'a mut Trouble,
+    ) -> Self {
+        Self { state, docker, slug, project: state.project(slug), trouble }
+    }
+
+    /// Takes it down.
+    pub(crate) fn reap(mut self, what: &What) -> End {
+        let outcome = self.attempt(what);
+        let doing = format!("reap '{}'", self.slug);
+        self.trouble.note(&doing, outcome).unwrap_or(End::Nothing)
+    }
+
+    fn attempt(&mut self, what: &What) -> Result<End> {
+        // A lock needs a folder, and none is made for a bottle that nobody knows of.
+        if !self.is_known()? && self.inventory()?.is_empty() {
+            return Ok(End::Nothing);
+        }
+        // Before the lock as well: a tool may be at work on a bottle that is kept anyway.
+        if *what == What::Orphan
+            && let Some(why) = self.kept()?
+        {
+            return Ok(End::Kept(why));
+        }
+        let _lock = self.state.lock(self.slug, LOCK_PATIENCE)?;
+        if *what == What::Orphan
+            && let Some(why) = self.kept()?
+        {
+            return Ok(End::Kept(why));
+        }
+        let mut found = self.inventory()?;
+        if let What::Service(service) = what {
+            found.containers.retain(|container| container.service == *service);
+            found.networks.clear();
+        }
+        let mut reap = Reap::default();
+        let no_containers = self.remove_containers(&found.containers, &mut reap);
+        let no_networks = self.remove_networks(&found.networks, &mut reap);
+        if matches!(what, What::Service(_)) {
+            return Ok(if reap == Reap::default() { End::Nothing } else { End::Reaped(reap) });
+        }
+        // A network that is still there still has its subnet.
+        let mut had_leases = false;
+        let no_leases = no_networks && {
+            had_leases = self.has_leases()?;
+            let freed = lease::free_all(self.state, self.slug);
+            self.note("free its leases", freed).is_some()
+        };
+        if no_containers && no_leases {
+            let kept = archive::keep(self.state, self.slug);
+            reap.archive = self.note("keep its log and record", kept).flatten();
+        }
+        let is_nothing = reap == Reap::default() && !had_leases;
+        Ok(if is_nothing { End::Nothing } else { End::Reaped(reap) })
+    }
+
+    fn inventory(&self) -> Result<Inventory> {
+        Inventory::of(self.docker, Some(&self.project))
+    }
+
+    fn has_leases(&self) -> Result<bool> {
+        Ok(lease::taken(self.state)?.iter().any(|(_, slug)| slug == self.slug))
+    }
+
+    fn is_known(&self) -> Result<bool> {
+        Ok(self.state.holds(self.slug) || self.has_leases()?)
+    }
+
+    /// Why the bottle is no orphan; `None`: it is one.
+    fn kept(&self) -> Result<Option<String>> {
+        let record = match Record::read(&self.state.bottle(self.slug)) {
+            Ok(record) => record.map(|record| record.owner),
+            Err(error) => return Ok(Some(format!("whose it is cannot be told: {error:#}"))),
+        };
+        let lease = lease::of(self.state, self.slug).map(|lease| lease.owner);
+        let found = self.inventory()?;
+        Ok(orphan::kept(record.as_ref(), lease.as_ref(), &found, Owner::life))
+    }
+
+    /// Stops, logs and removes containers; whether none is left.
+    fn remove_containers(&mut self, containers: &[Container], reap: &mut Reap) -> bool {
+        if containers.is_empty() {
+            return true;
+        }
+        let ids = |select: fn(&Container) -> bool| {
+            containers.iter().filter(move |c| select(c)).map(|c| c.id.as_str())
+        };
+        let stop: Vec<&str> =
+            ["stop", "--time", GRACE].into_iter().chain(ids(Container::runs)).collect();
+        if stop.len() > 3 {
+            // Stopped first, so that the log holds their last words. One that does not stop is
+            // killed when it is removed.
+            let _ = self.docker.text(&stop);
+        }
+        let logged = self.log(containers);
+        self.note("write its log", logged);
+        let remove: Vec<&str> =
+            ["rm", "--force", "--volumes"].into_iter().chain(ids(|_| true)).collect();
+        let mut left = Vec::new();
+        if let Err(error) = self.docker.text(&remove) {
+            // Missing ones are no error, so what counts is what is left.
+            match self.inventory() {
+                Ok(now) => left = now.containers,
+                Err(_) => left = containers.to_vec(),
+            }
+            left.retain(|now| containers.iter().any(|then| then.id == now.id));
+            if !left.is_empty() {
+                let names: Vec<&str> = left.iter().map(|c| c.name.as_str()).collect();
+                let doing = format!("remove container '{}'", names.join("', '"));
+                self.note::<()>(&doing, Err(error));
+            }
+        }
+        let gone = containers.iter().filter(|c| left.iter().all(|now| now.id != c.id));
+        reap.containers.extend(gone.map(|c| c.name.clone()));
+        left.is_empty()
+    }
+
+    /// Writes the log of containers into the bottle's folder.
+    fn log(&self, containers: &[Container]) -> Result<()> {
+        let folder = self.state.bottle(self.slug);
+        let part = folder.join("compose.part");
+        state::remove(&part)?;
+        let written = logs::merge(self.docker, containers, state::create_new(&part)?);
+        // Half a log is better than none.
+        state::rename(&part, &archive::next_log(&folder)).and(written)
+    }
+
+    /// Removes networks, side by side; whether none is left.
+    fn remove_networks(&mut self, networks: &[Network], reap: &mut Reap) -> bool {
+        let calls: Vec<_> = networks
+            .iter()
+            .map(|network| self.docker.start(&["network", "rm", &network.id]))
+            .collect();
+        let mut all_gone = true;
+        for (call, network) in calls.into_iter().zip(networks) {
+            let removed = call.and_then(|call| call.text(PATIENCE));
+            let is_gone = match &removed {
+                Ok(_) => true,
+                Err(_) => self
+                    .inventory()
+                    .is_ok_and(|now| now.networks.iter().all(|left| left.id != network.id)),
+            };
+            if is_gone {
+                reap.networks.push(network.name.clone());
+            } else {
+                all_gone = false;
+                self.note(&format!("remove network '{}'", network.name), removed);
+            }
+        }
+        all_gone
+    }
+
+    fn note<T>(&mut self, doing: &str, outcome: Result<T>) -> Option<T> {
+        self.trouble.note(&format!("reap '{}': {doing}", self.slug), outcome)
+    }
+}
