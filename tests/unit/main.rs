@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod compose;
 mod contract;
 mod man;
 mod transcripts;

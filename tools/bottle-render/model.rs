@@ -166,3 +166,6 @@ pub(crate) fn plan_file(plan: &Plan) -> Result<String> {
     text.push('\n');
     Ok(text)
 }
+
+#[cfg(test)]
+mod goldens;
