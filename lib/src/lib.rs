@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod name;
 pub mod net;
 pub mod owner;
+pub mod path;
 pub mod plan;
 pub mod policy;
 pub mod reap;
@@ -36,8 +37,10 @@ pub mod run;
 pub mod scalar;
 pub mod seal;
 pub mod secret;
+pub mod source;
 pub mod state;
 pub mod strict;
+pub mod trust;
 pub mod up;
 pub mod verdict;
 

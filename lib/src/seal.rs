@@ -20,7 +20,7 @@ use crate::strict::did_you_mean;
 
 /// Paths of the agent that bottle itself, its engine or its runtime mounts something at. Nothing
 /// is mounted at, above or below them.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 12] = [
     "/etc/bottle",
     "/etc/bottle-skills",
     "/etc/passwd",
@@ -28,6 +28,7 @@ const RESERVED: [&str; 11] = [
     "/etc/hosts",
     "/etc/hostname",
     "/etc/resolv.conf",
+    "/home/agent",
     "/proc",
     "/sys",
     "/dev",

@@ -1,30 +1,24 @@
 //! What a plan depends on beside the manifest: where it lies, who asks, and from where.
 
 use std::cell::RefCell;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use bottle::manifest::{Bottle, MAX_BYTES, Manifest};
-use bottle::plan::{ManifestSource, WorkspaceMode};
-use bottle::state::{State, sha256_hex};
-use bottle::{Blame, caller};
+use bottle::Blame;
+use bottle::manifest::{Bottle, Manifest};
+use bottle::path::follow;
+use bottle::plan::WorkspaceMode;
+use bottle::source::Source;
+use bottle::state::State;
+use bottle::trust;
 
 use crate::args::Args;
-use crate::paths::{Base, follow};
-
-/// The names that a manifest is looked for by.
-const NAMES: [&str; 3] = ["bottle.yaml", "bottle.yml", "bottle.json"];
+use crate::paths::Base;
 
 /// All that the resolution needs to know.
 pub(crate) struct Facts {
-    /// What messages call the manifest.
-    pub(crate) label: String,
-    /// The manifest's text.
-    pub(crate) text: String,
-    /// Where it came from.
-    pub(crate) source: ManifestSource,
+    /// The manifest.
+    pub(crate) source: Source,
     /// What its paths are relative to.
     pub(crate) base: Base,
     /// The workspace given on the command line, absolute.
@@ -44,25 +38,14 @@ impl Facts {
     pub(crate) fn gather(args: &Args) -> Result<Self> {
         let here = std::env::current_dir().world("find the current folder")?;
         let home = std::env::home_dir().filter(|home| home.is_absolute());
-        let (path, bytes) = match &args.file {
-            Some(path) if path.as_os_str() == "-" => {
-                ("-".into(), read(std::io::stdin().lock(), "stdin")?)
-            }
-            Some(path) => open(path)?,
-            None => open(&nearest(&here)?)?,
+        let source = match &args.file {
+            Some(path) if path.as_os_str() == "-" => Source::stdin()?,
+            Some(path) => Source::open(path)?,
+            None => Source::nearest(&here)?,
         };
-        let label = match &args.file {
-            Some(given) if given.as_os_str() == "-" => "stdin".to_owned(),
-            Some(given) => given.display().to_string(),
-            None => path.strip_prefix(&here).unwrap_or(&path).display().to_string(),
-        };
-        let sha256 = sha256_hex(&bytes);
-        let text = String::from_utf8(bytes).caller(format!("{label}: it is not UTF-8"))?;
-        let folder = path.parent().filter(|_| path.is_absolute()).unwrap_or(&here).to_owned();
+        let folder = source.path.parent().filter(|_| source.is_file()).unwrap_or(&here).to_owned();
         Ok(Self {
-            label,
-            text,
-            source: ManifestSource { path, sha256 },
+            source,
             base: Base { folder, home, links: RefCell::default() },
             workspace: args.workspace.as_ref().map(|path| here.join(path)),
             state: State::find()?,
@@ -75,9 +58,9 @@ impl Facts {
     }
 }
 
-/// What the bottles of a manifest let their agents write, and what `--workspace` does: whoever else
-/// an agent of this manifest may be, it could have been there before.
-pub(crate) fn writable(manifest: &Manifest, facts: &Facts) -> Vec<PathBuf> {
+/// What any agent can have written: what the bottles of the manifest let theirs write, what
+/// `--workspace` does, and what earlier bottles did, whatever this manifest says.
+pub(crate) fn writable(manifest: &Manifest, facts: &Facts) -> Result<Vec<PathBuf>> {
     let of_bottle = |bottle: &Bottle| {
         let mounts = bottle.mounts.iter().filter(|mount| !mount.read_only);
         let workspace = bottle.workspace.iter().filter(|workspace| {
@@ -89,56 +72,6 @@ pub(crate) fn writable(manifest: &Manifest, facts: &Facts) -> Vec<PathBuf> {
     let texts = manifest.bottles.values().flat_map(of_bottle);
     let mut found: Vec<PathBuf> = texts.filter_map(|text| facts.base.locate(&text)).collect();
     found.extend(facts.workspace.as_ref().and_then(|path| follow(path).ok()).map(|it| it.path));
-    found
-}
-
-/// The manifest in a folder or the nearest one above it.
-fn nearest(here: &Path) -> Result<PathBuf> {
-    for folder in here.ancestors() {
-        let found: Vec<PathBuf> =
-            NAMES.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
-        match &found[..] {
-            [] => {}
-            [one] => return Ok(one.clone()),
-            [one, other, ..] => {
-                return Err(caller(format!(
-                    "find the manifest: both '{}' and '{}' are there: name one with --file",
-                    one.display(),
-                    other.display()
-                )));
-            }
-        }
-    }
-    Err(caller(format!(
-        "find the manifest: there is no 'bottle.yaml' in '{}' or above it: write one, or name it with --file",
-        here.display()
-    )))
-}
-
-/// The canonical path of a manifest, and its text.
-fn open(path: &Path) -> Result<(PathBuf, Vec<u8>)> {
-    let name = path.display().to_string();
-    let what = || format!("read manifest '{name}'");
-    let canonical = path.canonicalize().caller(what())?;
-    // A pipe would block for as long as nobody writes to it.
-    if !canonical.is_file() {
-        return Err(caller(format!("{}: it is not a file: use '-' to read a pipe", what())));
-    }
-    let file = File::open(&canonical).caller(what())?;
-    Ok((canonical, read(file, &name)?))
-}
-
-fn read(from: impl Read, name: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    from.take(MAX_BYTES + 1).read_to_end(&mut bytes).caller(format!("read manifest '{name}'"))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(caller(format!(
-            "read manifest '{name}': it is larger than {} MiB",
-            MAX_BYTES >> 20
-        )));
-    }
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(caller(format!("read manifest '{name}': it is empty")));
-    }
-    Ok(bytes)
+    found.extend(trust::written(&facts.state)?);
+    Ok(found)
 }

@@ -11,9 +11,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use bottle::path::{follow, plain};
 use bottle::{Blame, caller};
-
-use crate::paths::{follow, plain};
 
 mod config;
 mod index;

@@ -6,12 +6,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use bottle::path::follow;
 use bottle::plan::{Plan, WorkspaceMode};
 use bottle::{Blame, caller};
 
 use crate::facts::Facts;
 use crate::git;
-use crate::paths::follow;
 
 /// Folders of the kernel, and of the engine, which are the host itself.
 const HOST: [&str; 7] = [

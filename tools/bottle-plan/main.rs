@@ -9,6 +9,7 @@ mod kept;
 mod paths;
 mod print;
 mod resolve;
+mod trusted;
 
 use std::process::ExitCode;
 
@@ -30,11 +31,12 @@ fn main() -> ExitCode {
 fn plan(args: &Args) -> anyhow::Result<()> {
     let agent = args.agent.as_deref().unwrap_or_default();
     let mut facts = Facts::gather(args)?;
-    let manifest = strict::yaml(&facts.text, &facts.label)?;
-    facts.writable = facts::writable(&manifest, &facts);
-    let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.label)?;
-    guard::check(&mut plan, &facts).caller(&facts.label)?;
-    plan.seal().caller(&facts.label)?;
+    let manifest = strict::yaml(&facts.source.text, &facts.source.label)?;
+    facts.writable = facts::writable(&manifest, &facts)?;
+    trusted::check(&facts)?;
+    let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.source.label)?;
+    guard::check(&mut plan, &facts).caller(&facts.source.label)?;
+    plan.seal().caller(&facts.source.label)?;
     let slug = match &args.slug {
         Some(slug) => slug.clone(),
         None => agent

@@ -1,15 +1,11 @@
 //! Paths of the host as a manifest writes them: absolute, below `~`, or relative to its folder.
 
 use std::cell::RefCell;
-use std::ffi::OsString;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use bottle::{Blame, caller};
-
-/// The most links that one path may lead through, as in Linux.
-const MAX_LINKS: usize = 40;
+use bottle::caller;
+use bottle::path::{Found, follow};
 
 /// What paths are relative to.
 pub(crate) struct Base {
@@ -20,15 +16,6 @@ pub(crate) struct Base {
     /// The links that paths have led through so far, each with the text of the path: whoever can
     /// write where a link lies decides where the path leads.
     pub(crate) links: RefCell<Vec<(String, PathBuf)>>,
-}
-
-/// A path that is there.
-#[derive(Debug, Clone)]
-pub(crate) struct Found {
-    /// Absolute, links resolved.
-    pub(crate) path: PathBuf,
-    /// The links that it led through, each where it lies.
-    pub(crate) links: Vec<PathBuf>,
 }
 
 impl Base {
@@ -72,68 +59,4 @@ impl Base {
             (None, _) => Ok(self.folder.join(text)),
         }
     }
-}
-
-/// Follows an absolute path link by link.
-pub(crate) fn follow(path: &Path) -> Result<Found> {
-    let mut done = PathBuf::from("/");
-    let mut links = Vec::new();
-    let mut ahead: Vec<OsString> = parts(path);
-    while let Some(part) = ahead.pop() {
-        if part == ".." {
-            done.pop();
-            continue;
-        }
-        done.push(&part);
-        let found = fs::symlink_metadata(&done).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => caller(format!(
-                "'{}' is not there: make it first, or mend the path",
-                done.display()
-            )),
-            _ => caller(format!("look at '{}': {e}", done.display())),
-        })?;
-        if found.is_symlink() {
-            let to = fs::read_link(&done).caller(format!("read link '{}'", done.display()))?;
-            links.push(done.clone());
-            if links.len() > MAX_LINKS {
-                return Err(caller(format!("'{}' leads through too many links", path.display())));
-            }
-            if to.is_absolute() {
-                done = PathBuf::from("/");
-            } else {
-                done.pop();
-            }
-            ahead.extend(parts(&to));
-        } else if !found.is_dir() && !ahead.is_empty() {
-            return Err(caller(format!("'{}' is not a folder", done.display())));
-        }
-    }
-    if done.to_str().is_none() {
-        return Err(caller(format!("'{}' is not UTF-8: rename it", done.display())));
-    }
-    Ok(Found { path: done, links })
-}
-
-/// The parts of a path below its root, last one first.
-fn parts(path: &Path) -> Vec<OsString> {
-    path.components()
-        .rev()
-        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
-        .map(|part| part.as_os_str().to_owned())
-        .collect()
-}
-
-/// A path without `.` and `..`, by its text alone.
-pub(crate) fn plain(path: &Path) -> PathBuf {
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                out.pop();
-            }
-            part => out.push(part),
-        }
-    }
-    out
 }

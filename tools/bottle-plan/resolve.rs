@@ -98,7 +98,7 @@ fn of_bottle(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Plan> {
         digest: String::new(),
         agent: String::new(),
         bottle: String::new(),
-        manifest: Some(facts.source.clone()),
+        manifest: Some(facts.source.named()),
         image: bottle.image.as_ref().map(Text::to_string),
         build: bottle.build.as_ref().map(|it| build(it, base).caller(at("build"))).transpose()?,
         runtime: bottle.runtime.as_ref().map(Text::to_string),
@@ -238,7 +238,7 @@ fn mount(mount: &manifest::Mount, base: &Base) -> Result<Mount> {
 fn workspace(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Option<Workspace>> {
     let (found, at) = match (&facts.workspace, &bottle.workspace) {
         (Some(given), _) => {
-            let found = crate::paths::follow(given).caller("--workspace")?;
+            let found = bottle::path::follow(given).caller("--workspace")?;
             (found, "--workspace".to_owned())
         }
         (None, Some(workspace)) => {

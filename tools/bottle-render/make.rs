@@ -9,7 +9,7 @@ use bottle::plan::Selftest;
 use bottle::record::{Phase, Record};
 use bottle::render::{EGRESS, Render};
 use bottle::state::{Lock, State};
-use bottle::{caller, docker, no};
+use bottle::{caller, docker, no, trust};
 
 use crate::images::Engine;
 use crate::model::{Facts, agent_image};
@@ -83,6 +83,7 @@ fn running(old: &Record, facts: &Facts) -> Result<Render> {
 
 /// Sees to the images, and writes everything.
 fn starting(state: &State, facts: &Facts, content: &Content) -> Result<Render> {
+    trust::note_written(state, facts.plan)?;
     let engine = Engine::find()?;
     let mut images = vec![agent_image(facts.slug, facts.plan), docker::image(EGRESS)];
     if facts.plan.selftest != Selftest::Off {

@@ -60,7 +60,8 @@ pub(crate) fn all(plan: &Plan, folder: &Path) -> Result<Vec<Mounted>> {
     Ok(out)
 }
 
-/// The workspace, and read-only over it what the host would run if the agent could write it.
+/// The workspace, and read-only over it what the host would run if the agent could write it. The
+/// folders on the way there are mounted too, because a mount point cannot be renamed.
 fn workspace(space: &Workspace, folder: &Path) -> Result<Vec<Mounted>> {
     let copied = space.mode == WorkspaceMode::Copy;
     let source = if copied { copy_of(folder) } else { space.source.clone() };
@@ -68,7 +69,9 @@ fn workspace(space: &Workspace, folder: &Path) -> Result<Vec<Mounted>> {
         origin: space.source.clone(),
         ..Mounted::new(source, space.target.clone(), space.read_only)
     }];
-    for path in space.protected.iter().filter(|_| !copied) {
+    let pinned = space.pinned.iter().map(|path| (path, space.read_only));
+    let protected = space.protected.iter().map(|path| (path, true));
+    for (path, read_only) in pinned.chain(protected).filter(|_| !copied) {
         let below = path.strip_prefix(&space.source).map_err(|_| {
             caller(format!(
                 "protect '{}': it is not below the workspace '{}'",
@@ -76,7 +79,7 @@ fn workspace(space: &Workspace, folder: &Path) -> Result<Vec<Mounted>> {
                 space.source.display()
             ))
         })?;
-        out.push(Mounted::new(path.clone(), space.target.join(below), true));
+        out.push(Mounted::new(path.clone(), space.target.join(below), read_only));
     }
     Ok(out)
 }
