@@ -22,6 +22,10 @@ pub(crate) enum Command {
     Origin(Origin),
     Sleep(Sleep),
     #[command(hide = true)]
+    Cat,
+    #[command(hide = true)]
+    Echo(Echo),
+    #[command(hide = true)]
     Exit(Exit),
     #[command(hide = true)]
     Winsize,
@@ -115,6 +119,13 @@ pub(crate) struct Sleep {
     /// Seconds, or 'infinity'
     #[arg(default_value = "infinity")]
     pub(crate) duration: String,
+}
+
+/// Print each word on a line of its own (for tests)
+#[derive(Debug, clap::Args)]
+pub(crate) struct Echo {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<String>,
 }
 
 /// End with a given code (for tests)

@@ -1,7 +1,7 @@
-//! The single attempts, each within a deadline: a request, a TCP connection, a DNS query.
+//! The single attempts, each within a deadline: a request, a DNS query.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bottle::verdict::Got;
@@ -26,60 +26,6 @@ pub(crate) fn request(client: &Client, method: &str, url: &Url, limit: Duration)
         Err(e) if timed_out(&e) => silent(limit),
         Err(e) => (Got::Failed, e.to_string()),
     }
-}
-
-/// Opens a TCP connection. A refusal is an answer: only who was reached can refuse.
-pub(crate) fn connect(address: SocketAddr, limit: Duration) -> Outcome {
-    match TcpStream::connect_timeout(&address, limit) {
-        Ok(_) => (Got::Passed, "connected".to_owned()),
-        Err(e) => match Errno::from_io_error(&e) {
-            Some(Errno::CONNREFUSED | Errno::CONNRESET) => {
-                (Got::Passed, "refused by it".to_owned())
-            }
-            // EINVAL and ENODEV: a link-local address where there is no such link.
-            Some(
-                code @ (Errno::NETUNREACH
-                | Errno::HOSTUNREACH
-                | Errno::NETDOWN
-                | Errno::ADDRNOTAVAIL
-                | Errno::AFNOSUPPORT
-                | Errno::NODEV
-                | Errno::INVAL
-                | Errno::ACCESS
-                | Errno::PERM),
-            ) => (Got::Unreachable, words(code)),
-            _ if timed_out(&e) => silent(limit),
-            _ => (Got::Failed, e.to_string()),
-        },
-    }
-}
-
-/// Tries several ports of one address at once, and gives the worst outcome.
-pub(crate) fn connect_any(addresses: &[SocketAddr], limit: Duration) -> Outcome {
-    let outcomes = std::thread::scope(|scope| {
-        let tries: Vec<_> = addresses
-            .iter()
-            .map(|address| (address.port(), scope.spawn(move || connect(*address, limit))))
-            .collect();
-        tries
-            .into_iter()
-            .map(|(port, attempt)| (port, attempt.join().unwrap_or_else(|_| broken())))
-            .collect::<Vec<_>>()
-    });
-    let passed: Vec<String> = outcomes
-        .iter()
-        .filter(|(_, (got, _))| *got == Got::Passed)
-        .map(|(port, (_, how))| format!("{port} {how}"))
-        .collect();
-    if !passed.is_empty() {
-        return (Got::Passed, passed.join(", "));
-    }
-    for worst in [Got::Failed, Got::Silent] {
-        if let Some((_, outcome)) = outcomes.iter().find(|(_, (got, _))| *got == worst) {
-            return outcome.clone();
-        }
-    }
-    outcomes.into_iter().next().map_or_else(broken, |(_, outcome)| outcome)
 }
 
 /// Asks a resolver for the address of a name. That there is no such name is an answer too: only
@@ -133,16 +79,11 @@ fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
 
-fn silent(limit: Duration) -> Outcome {
+pub(crate) fn silent(limit: Duration) -> Outcome {
     (Got::Silent, format!("no answer in {} ms", limit.as_millis()))
 }
 
-/// The outcome of an attempt whose thread came to grief.
-pub(crate) fn broken() -> Outcome {
-    (Got::Failed, "the attempt came to grief".to_owned())
-}
-
-fn words(code: Errno) -> String {
+pub(crate) fn words(code: Errno) -> String {
     let text = io::Error::from(code).to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }

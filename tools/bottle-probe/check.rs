@@ -13,6 +13,7 @@ use bottle::{Blame, caller};
 
 use crate::args;
 use crate::attempt::{self, Outcome};
+use crate::connect::{connect_all, worst};
 use crate::fetch::{Client, Url};
 use crate::targets;
 
@@ -21,7 +22,13 @@ struct Attempt<'a> {
     name: &'static str,
     target: String,
     expect: Expect,
-    act: Box<dyn Fn(Duration) -> Outcome + Send + Sync + 'a>,
+    act: Act<'a>,
+}
+
+/// How it is tried: by a thread of its own, or together with all other connections.
+enum Act<'a> {
+    Alone(Box<dyn Fn(Duration) -> Outcome + Send + Sync + 'a>),
+    Connect(Vec<SocketAddr>),
 }
 
 pub(crate) fn check(args: &args::Check) -> Result<ExitCode> {
@@ -63,7 +70,7 @@ fn attempts<'a>(args: &'a args::Check, client: &'a Client) -> Result<Vec<Attempt
                 name: "outside DNS",
                 target: format!("{name} by {server}"),
                 expect: Expect::Closed,
-                act: Box::new(move |limit| attempt::resolve(name, server, limit)),
+                act: Act::Alone(Box::new(move |limit| attempt::resolve(name, server, limit))),
             });
         }
     }
@@ -100,28 +107,52 @@ fn request<'a>(
         name,
         target: format!("{method} {url}"),
         expect,
-        act: Box::new(move |limit| attempt::request(client, method, &url, limit)),
+        act: Act::Alone(Box::new(move |limit| attempt::request(client, method, &url, limit))),
     })
 }
 
 fn tcp<'a>(name: &'static str, target: String, addresses: Vec<SocketAddr>) -> Attempt<'a> {
-    let act = Box::new(move |limit| attempt::connect_any(&addresses, limit));
-    Attempt { name, target, expect: Expect::Closed, act }
+    Attempt { name, target, expect: Expect::Closed, act: Act::Connect(addresses) }
 }
 
-/// A thread an attempt, so that the whole takes about as long as the slowest.
+/// Everything at once, so that the whole takes about as long as the slowest.
 fn run(attempts: &[Attempt], limit: Duration) -> Vec<Check> {
+    let addresses: Vec<SocketAddr> = attempts
+        .iter()
+        .flat_map(|one| match &one.act {
+            Act::Connect(addresses) => addresses.as_slice(),
+            Act::Alone(_) => &[],
+        })
+        .copied()
+        .collect();
     std::thread::scope(|scope| {
-        let tries: Vec<_> =
-            attempts.iter().map(|one| (one, scope.spawn(move || (one.act)(limit)))).collect();
-        tries
-            .into_iter()
-            .map(|(one, attempt)| {
-                let (got, detail) = attempt.join().unwrap_or_else(|_| attempt::broken());
-                Check::new(one.name, one.target.clone(), one.expect, got, detail)
+        let alone: Vec<_> = attempts
+            .iter()
+            .map(|one| match &one.act {
+                Act::Alone(act) => Some(scope.spawn(move || act(limit))),
+                Act::Connect(_) => None,
             })
-            .collect()
+            .collect();
+        let mut connected = connect_all(&addresses, limit).into_iter();
+        let mut checks = Vec::new();
+        for (one, thread) in attempts.iter().zip(alone) {
+            let (got, detail) = match (&one.act, thread) {
+                (Act::Connect(addresses), _) => {
+                    let ports = addresses.iter().map(SocketAddr::port);
+                    worst(&ports.zip(connected.by_ref()).collect::<Vec<_>>())
+                }
+                (Act::Alone(_), Some(thread)) => thread.join().unwrap_or_else(|_| broken()),
+                (Act::Alone(_), None) => broken(),
+            };
+            checks.push(Check::new(one.name, one.target.clone(), one.expect, got, detail));
+        }
+        checks
     })
+}
+
+/// The outcome of an attempt whose thread came to grief.
+fn broken() -> Outcome {
+    (Got::Failed, "the attempt came to grief".to_owned())
 }
 
 /// The verdict for a person: a line an attempt, and a last one that sums up.

@@ -3,10 +3,12 @@
 mod args;
 mod attempt;
 mod check;
+mod connect;
 mod fetch;
 mod get;
 mod origin;
 mod sleep;
+mod small;
 mod targets;
 mod wire;
 
@@ -21,8 +23,10 @@ fn main() -> ExitCode {
         Command::Get(args) => get::get(&args),
         Command::Origin(args) => origin::serve(&args),
         Command::Sleep(args) => sleep::sleep(&args.duration),
+        Command::Cat => small::cat(),
+        Command::Echo(args) => small::echo(&args.words),
         Command::Exit(args) => Ok(ExitCode::from(args.code)),
-        Command::Winsize => sleep::winsize(),
+        Command::Winsize => small::winsize(),
     })
 }
 

@@ -1,14 +1,13 @@
 //! Waiting for signals, as the first process of a container too: the kernel drops a signal that
 //! process 1 has no handler for, so each that should end it gets one.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
-use bottle::{Blame, caller};
+use bottle::Blame;
 use rustix::process::WaitOptions;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Sleeps for some seconds or for ever.
@@ -48,26 +47,7 @@ pub(crate) fn until_signal(limit: Option<Duration>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the size of the terminal, and again whenever it changes.
-pub(crate) fn winsize() -> Result<ExitCode> {
-    let mut signals =
-        Signals::new([SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGWINCH]).world("wait for signals")?;
-    print_size()?;
-    for signal in signals.forever() {
-        if signal != SIGWINCH {
-            return Ok(code_of(signal));
-        }
-        print_size()?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn print_size() -> Result<()> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdin())
-        .map_err(|_| caller("read the terminal's size: stdin is no terminal"))?;
-    writeln!(std::io::stdout(), "{} rows {} columns", size.ws_row, size.ws_col).world("print")
-}
-
-fn code_of(signal: i32) -> ExitCode {
+/// What a shell makes of a process that a signal ended.
+pub(crate) fn code_of(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
