@@ -24,6 +24,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "slugs")]
     pub(crate) orphans: bool,
 
+    /// Take down only what belongs to this process or to a pipeline of this process group: for a
+    /// script that was interrupted before it knew whether the bottle is its own
+    #[arg(long, value_name = "PID", requires = "slugs", conflicts_with_all = ["all", "orphans", "only"])]
+    pub(crate) owner: Option<u32>,
+
     /// Stop and remove the containers of one service, and leave the rest as it is
     #[arg(long, value_name = "SERVICE", conflicts_with_all = ["all", "orphans"],
           value_parser = ["agent", "egress", "pipelock", "git-gate", "supervise"])]

@@ -15,6 +15,7 @@ use anyhow::Result;
 use bottle::docker::Docker;
 use bottle::inventory::Inventory;
 use bottle::net::Net;
+use bottle::owner::Owner;
 use bottle::reap::Reap;
 use bottle::run::{progress, say};
 use bottle::state::State;
@@ -45,9 +46,14 @@ fn reap(args: &Args) -> Result<()> {
         None if args.slugs.is_empty() => all(&state, &docker)?,
         None => args.slugs.clone(),
     };
+    let owners = match args.owner {
+        Some(pid) => vec![Owner::process(pid)?, Owner::pipeline()?],
+        None => Vec::new(),
+    };
     let what = match &args.only {
         Some(service) => What::Service(service),
         None if args.orphans => What::Orphan,
+        None if args.owner.is_some() => What::Owned(&owners),
         None => What::Bottle,
     };
     let mut trouble = Trouble::default();

@@ -1,29 +1,19 @@
-//! Whether a bottle is an orphan: its owner is proven dead, or nobody owns it and nothing of it
-//! runs. A pure function of what is known of it.
+//! Whose a bottle is, and whether it is an orphan: its owner is proven dead, or nobody owns it and
+//! nothing of it runs. Pure functions of what is known of it.
 
 use bottle::inventory::{Container, Inventory};
 use bottle::owner::{Life, Owner};
 
 /// Why a bottle is kept; `None`: it is an orphan.
-///
-/// The record knows best. Where there is none, what a container says was written last, then the
-/// lease and the networks, which name the pipeline.
 pub(crate) fn kept(
     record: Option<&Owner>,
     lease: Option<&Owner>,
     found: &Inventory,
     life: impl Fn(&Owner) -> Life,
 ) -> Option<String> {
-    let label = |text: &str| text.parse::<Owner>();
-    let container = found.containers.first().map(|container| label(&container.owner));
-    let network = found.networks.first().map(|network| label(&network.owner));
-    let owner = match (record, container, lease, network) {
-        (Some(owner), ..) | (None, None, Some(owner), _) => owner.clone(),
-        (None, Some(Ok(owner)), ..) | (None, None, None, Some(Ok(owner))) => owner,
-        (None, Some(Err(error)), ..) | (None, None, None, Some(Err(error))) => {
-            return Some(format!("its label is no owner: {error:#}"));
-        }
-        (None, None, None, None) => return None,
+    let owner = match whose(record, lease, found) {
+        Ok(owner) => owner?,
+        Err(why) => return Some(why),
     };
     match (&owner, life(&owner)) {
         (Owner::None, _) if found.containers.iter().any(Container::runs) => {
@@ -35,6 +25,30 @@ pub(crate) fn kept(
             "whether its owner lives cannot be told from this machine and pid namespace".to_owned(),
         ),
     }
+}
+
+/// Who owns a bottle; `None`: nobody ever did. The error is why that cannot be told.
+///
+/// The record knows best. Where there is none, what a container says was written last, then the
+/// lease and the networks, which name the pipeline.
+pub(crate) fn whose(
+    record: Option<&Owner>,
+    lease: Option<&Owner>,
+    found: &Inventory,
+) -> Result<Option<Owner>, String> {
+    let label = |text: &str| {
+        text.parse::<Owner>().map_err(|error| format!("its label is no owner: {error:#}"))
+    };
+    if let Some(owner) = record {
+        return Ok(Some(owner.clone()));
+    }
+    if let Some(container) = found.containers.first() {
+        return label(&container.owner).map(Some);
+    }
+    if let Some(owner) = lease {
+        return Ok(Some(owner.clone()));
+    }
+    found.networks.first().map(|network| label(&network.owner)).transpose()
 }
 
 #[cfg(test)]

@@ -30,6 +30,8 @@ pub(crate) enum What<'a> {
     Bottle,
     /// All of it, if it is an orphan.
     Orphan,
+    /// All of it, if it is one of these who owns it.
+    Owned(&'a [Owner]),
     /// The containers of one service.
     Service(&'a str),
 }
@@ -39,7 +41,7 @@ pub(crate) enum What<'a> {
 pub(crate) enum End {
     /// Nothing was there, or what was there is still.
     Nothing,
-    /// It is no orphan.
+    /// It is no orphan, or another's.
     Kept(String),
     /// It is gone.
     Reaped(Reap),
@@ -77,15 +79,11 @@ impl<'a> Reaper<'a> {
             return Ok(End::Nothing);
         }
         // Before the lock as well: a tool may be at work on a bottle that is kept anyway.
-        if *what == What::Orphan
-            && let Some(why) = self.kept()?
-        {
+        if let Some(why) = self.kept(what)? {
             return Ok(End::Kept(why));
         }
         let _lock = self.state.lock(self.slug, LOCK_PATIENCE)?;
-        if *what == What::Orphan
-            && let Some(why) = self.kept()?
-        {
+        if let Some(why) = self.kept(what)? {
             return Ok(End::Kept(why));
         }
         let mut found = self.inventory()?;
@@ -126,15 +124,25 @@ impl<'a> Reaper<'a> {
         Ok(self.state.holds(self.slug) || self.has_leases()?)
     }
 
-    /// Why the bottle is no orphan; `None`: it is one.
-    fn kept(&self) -> Result<Option<String>> {
+    /// Why the bottle is none of those that are meant; `None`: it is one.
+    fn kept(&self, what: &What) -> Result<Option<String>> {
+        if matches!(what, What::Bottle | What::Service(_)) {
+            return Ok(None);
+        }
         let record = match Record::read(&self.state.bottle(self.slug)) {
             Ok(record) => record.map(|record| record.owner),
             Err(error) => return Ok(Some(format!("whose it is cannot be told: {error:#}"))),
         };
         let lease = lease::of(self.state, self.slug).map(|lease| lease.owner);
         let found = self.inventory()?;
-        Ok(orphan::kept(record.as_ref(), lease.as_ref(), &found, Owner::life))
+        let What::Owned(by) = what else {
+            return Ok(orphan::kept(record.as_ref(), lease.as_ref(), &found, Owner::life));
+        };
+        Ok(match orphan::whose(record.as_ref(), lease.as_ref(), &found) {
+            Ok(Some(owner)) if by.contains(&owner) => None,
+            Ok(_) => Some("it belongs to another".to_owned()),
+            Err(why) => Some(why),
+        })
     }
 
     /// Stops, logs and removes containers; whether none is left.
