@@ -1,11 +1,15 @@
 //! What the engine has of ours, by labels alone: containers and networks.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::docker::{Docker, PATIENCE, label};
 use crate::error::Blame;
+use crate::name::Slug;
+use crate::state::State;
 
 /// The containers and networks that carry the label `bottle.project`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +85,20 @@ impl Inventory {
         let containers = list(&["ps", "--all"], &containers)?;
         let networks = list(&["network", "ls"], &networks)?.text(PATIENCE);
         Ok(Self { containers: parse(&containers.text(PATIENCE)?)?, networks: parse(&networks?)? })
+    }
+
+    /// The bottles of a state folder that something here is of. One of another user or state folder
+    /// ends its project with another hash.
+    #[must_use]
+    pub fn slugs(&self, state: &State) -> BTreeSet<Slug> {
+        let containers = self.containers.iter().map(|it| (&it.slug, &it.project));
+        let networks = self.networks.iter().map(|it| (&it.slug, &it.project));
+        containers
+            .chain(networks)
+            .filter_map(|(slug, project)| Some((slug.parse::<Slug>().ok()?, project)))
+            .filter(|(slug, project)| state.project(slug) == **project)
+            .map(|(slug, _)| slug)
+            .collect()
     }
 
     /// Whether the engine has nothing of it.

@@ -101,13 +101,6 @@ fn check(doc: &Document, state: &State) -> Result<()> {
 fn all(state: &State, docker: &Docker) -> Result<Vec<Slug>> {
     let mut slugs: BTreeSet<Slug> = state.slugs()?.into_iter().collect();
     slugs.extend(lease::taken(state)?.into_iter().map(|(_, slug)| slug));
-    let found = Inventory::of(docker, None)?;
-    let labels = found.containers.iter().map(|container| (&container.slug, &container.project));
-    let labels =
-        labels.chain(found.networks.iter().map(|network| (&network.slug, &network.project)));
-    for (slug, project) in labels {
-        // A bottle of another user or state folder ends its project with another hash.
-        slugs.extend(slug.parse().ok().filter(|slug| state.project(slug) == *project));
-    }
+    slugs.extend(Inventory::of(docker, None)?.slugs(state));
     Ok(slugs.into_iter().collect())
 }
