@@ -1,24 +1,42 @@
 //! Strict parsing of YAML and JSON: the path of the field, the nearest known name, line and column,
 //! no key twice. The only module that knows `serde_yaml`, which is archived upstream.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
-use std::str::FromStr;
-
 use anyhow::Result;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Blame, caller};
 
+mod shapes;
+mod words;
+
+pub use shapes::{Parsed, Text, some, some_of, text_or, unique};
+use words::helpful;
+pub use words::{did_you_mean, nearest};
+
 /// Parses YAML (and so JSON too, which is YAML) read from `source`, a file name for messages.
 pub fn yaml<T: DeserializeOwned>(text: &str, source: &str) -> Result<T> {
-    serde_yaml::from_str(text).map_err(|e| {
-        let place =
-            e.location().map_or_else(String::new, |at| format!(":{}:{}", at.line(), at.column()));
-        caller(format!("{source}{place}: {}", helpful(&e.to_string())))
+    serde_yaml::from_str(text).or_else(|e| {
+        if let Some(text) = merged(text) {
+            // What was merged has no place in the text any more.
+            return serde_yaml::from_str(&text)
+                .map_err(|e| caller(format!("{source}: {}", helpful(&e.to_string()))));
+        }
+        let place = e.location().map(|at| format!(":{}:{}", at.line(), at.column()));
+        let place = place.unwrap_or_default();
+        Err(caller(format!("{source}{place}: {}", helpful(&e.to_string()))))
     })
+}
+
+/// The text with its merge keys (`<<: *base`), of which `serde_yaml` makes plain fields, resolved;
+/// `None` where there are none.
+fn merged(text: &str) -> Option<String> {
+    if !text.contains("<<:") {
+        return None;
+    }
+    let mut value: serde_yaml::Value = serde_yaml::from_str(text).ok()?;
+    value.apply_merge().ok()?;
+    serde_yaml::to_string(&value).ok()
 }
 
 /// Parses the JSON text of one section; errors carry the path of the field below `section`.
@@ -147,220 +165,12 @@ fn under(section: &str, message: &str) -> String {
     }
 }
 
-/// serde's message in our words: subject in single quotes, the nearest known name in place of the
-/// list of all, no position (the caller of this shows it in front).
-fn helpful(message: &str) -> String {
-    let message = match message.rfind(" at line ") {
-        Some(end) => &message[..end],
-        None => message,
-    };
-    let Some((before, rest)) = message.split_once("unknown ") else {
-        return message.replace('`', "'");
-    };
-    // "unknown field `x`, expected one of `a`, `b`", "unknown variant `x`, expected `a` or `b`".
-    let mut quoted = rest.split('`').skip(1).step_by(2);
-    let (Some(kind), Some(name)) = (rest.split(' ').next(), quoted.next()) else {
-        return message.replace('`', "'");
-    };
-    let known: Vec<&str> = quoted.collect();
-    let kind = if kind == "variant" { "value" } else { kind };
-    format!("{before}unknown {kind} '{name}'{}", did_you_mean(name, &known))
-}
-
-/// The end of a message about an unknown name: the nearest known one, else all of them.
-#[must_use]
-pub fn did_you_mean(name: &str, known: &[&str]) -> String {
-    match nearest(name, known) {
-        Some(near) => format!(": did you mean '{near}'"),
-        None if known.is_empty() => String::new(),
-        None => format!(": known are '{}'", known.join("', '")),
-    }
-}
-
-/// The known name nearest to `name`, if one is near enough to be meant: at most two fifths of
-/// the letters differ, or one is the beginning of the other.
-#[must_use]
-pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (distance, best) = known
-        .iter()
-        .map(|candidate| (edits(name, candidate), *candidate))
-        .min_by_key(|(d, _)| *d)?;
-    let longest = name.chars().count().max(best.chars().count());
-    let extends = |a: &str, b: &str| a.len() > 2 && b.starts_with(a);
-    (distance * 5 <= longest * 2 || extends(name, best) || extends(best, name)).then_some(best)
-}
-
-/// Edits (insert, delete, replace, swap of neighbours) that turn one word into the other.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = replace.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
-        }
-    }
-    rows[a.len()][b.len()]
-}
-
-/// For `#[serde(deserialize_with = "strict::unique")]`: a map that refuses a key that is there
-/// twice. The plain one keeps the last, so that of two agents of one name the first would vanish.
-pub fn unique<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
-where
-    D: Deserializer<'de>,
-    V: Deserialize<'de>,
-{
-    struct Unique<V>(PhantomData<V>);
-
-    impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
-        type Value = BTreeMap<String, V>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a mapping")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut out = BTreeMap::new();
-            while let Some(key) = map.next_key::<String>()? {
-                if out.contains_key(&key) {
-                    return Err(serde::de::Error::custom(format_args!("'{key}' is there twice")));
-                }
-                let value = map.next_value()?;
-                out.insert(key, value);
-            }
-            Ok(out)
-        }
-    }
-
-    deserializer.deserialize_map(Unique(PhantomData))
-}
-
-/// For `#[serde(default, deserialize_with = "strict::some")]`: a field may be left out, but not be
-/// there without a value, which serde would take for left out.
-pub fn some<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
-}
-
-/// As [`some`], of a list that is not empty: for fields whose absence means "all".
-pub fn some_of<'de, D, T>(deserializer: D) -> Result<Option<Vec<T>>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    match Vec::deserialize(deserializer) {
-        Ok(list) if list.is_empty() => Err(serde::de::Error::custom(
-            "an empty list would mean nothing here: leave the field out",
-        )),
-        other => other.map(Some),
-    }
-}
-
-/// Text that is meant as text: YAML's numbers, booleans and null are refused, because what they
-/// are as text depends on who reads them.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Text(String);
-
-impl Text {
-    /// The text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Text {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl From<Text> for String {
-    fn from(text: Text) -> Self {
-        text.0
-    }
-}
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OfText(
-            "a string that is not empty",
-            |text: &str| match text {
-                "" => Err("it is empty: give it a value, or leave it out"),
-                _ => Ok(Self(text.to_owned())),
-            },
-        ))
-    }
-}
-
-/// A value with a text form, parsed while its place in the file is known. Plain numbers of YAML
-/// come here as they are written, so `0x10` is not 16 and `1.50` stays what it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parsed<T>(pub T);
-
-impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Parsed<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(OfText("one value", |text: &str| text.parse().map(Self)))
-    }
-}
-
-/// A visitor of text that gives what a function makes of it.
-struct OfText<F>(&'static str, F);
-
-impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for OfText<F> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-
-    fn visit_str<D: serde::de::Error>(self, text: &str) -> Result<T, D> {
-        (self.1)(text).map_err(D::custom)
-    }
-}
-
-/// A mapping, or the text that stands for it: Compose's short forms.
-pub fn text_or<'de, D, T>(deserializer: D, from: fn(Text) -> T) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct Either<T>(fn(Text) -> T);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a mapping, or a string")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-            Ok((self.0)(Text(text.to_owned())))
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-            T::deserialize(serde::de::value::MapAccessDeserializer::new(map))
-        }
-    }
-
-    deserializer.deserialize_any(Either(from))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+
     use super::*;
 
     #[derive(Debug, Deserialize)]
@@ -378,6 +188,14 @@ mod tests {
         routes: Option<u8>,
     }
 
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Merged {
+        #[expect(dead_code, reason = "only merged from")]
+        a: BTreeMap<String, u8>,
+        b: BTreeMap<String, u8>,
+    }
+
     fn yaml_error(text: &str) -> String {
         format!("{:#}", yaml::<Outer>(text, "f.yaml").unwrap_err())
     }
@@ -391,6 +209,12 @@ mod tests {
     }
 
     #[test]
+    fn merge_keys_are_merged() {
+        let merged: Merged = yaml("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\n", "f.yaml").unwrap();
+        assert_eq!(merged.b, BTreeMap::from([("x".to_owned(), 1), ("y".to_owned(), 3)]));
+    }
+
+    #[test]
     fn key_that_is_there_twice_is_refused() {
         assert!(yaml_error("boxes:\n  a: {}\n  a: {}\n").contains("'a' is there twice"));
     }
@@ -399,7 +223,7 @@ mod tests {
     fn json_error_carries_the_path() {
         let error = json::<Outer>(r#"{"boxes":{"a":{"routes":"x"}}}"#, "plan").unwrap_err();
         let text = format!("{error:#}");
-        assert!(text.starts_with("plan.boxes.a.routes: invalid type"), "{text}");
+        assert_eq!(text, "plan.boxes.a.routes: the string 'x' is here, where u8 belongs");
         let error = json::<Outer>(r#"{"boks":{}}"#, "plan").unwrap_err();
         assert_eq!(format!("{error:#}"), "plan: unknown field 'boks': did you mean 'boxes'");
     }

@@ -35,7 +35,7 @@ pub(crate) fn narrow(plan: &mut Plan, agent: &Agent, name: &str, base: &Base) ->
     mounts(plan, agent, name)?;
     workspace(plan, agent, name)?;
     if let Some(kept) = &agent.egress {
-        routes(plan, &kept.routes, name).caller(at("egress"))?;
+        routes(plan, &kept.routes, name)?;
     }
     if let Some(kept) = &agent.git {
         keep(&mut plan.git, kept, |remote| &remote.name).caller(at("git"))?;
@@ -118,7 +118,8 @@ fn workspace(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
 }
 
 fn routes(plan: &mut Plan, kept: &[Route], name: &str) -> Result<()> {
-    let rules = resolve::routes(kept, "routes", plan)?;
+    let at = format!("agents.{name}.egress.routes");
+    let rules = resolve::routes(kept, &at, plan)?;
     let has = &plan.egress.routes;
     for (i, rule) in rules.iter().enumerate() {
         if has.iter().any(|wide| wide.contains(rule)) {
@@ -136,7 +137,7 @@ fn routes(plan: &mut Plan, kept: &[Route], name: &str) -> Result<()> {
             has: hosts(),
         });
         let asks = if field == "host" { asks } else { format!("{asks} of '{}'", rule.host) };
-        return Err(widened(name, &plan.bottle, field, &asks, &has)).caller(format!("routes[{i}]"));
+        return Err(widened(name, &plan.bottle, field, &asks, &has)).caller(format!("{at}[{i}]"));
     }
     plan.egress.routes = rules;
     Ok(())

@@ -25,7 +25,13 @@ impl Base {
         let path = self.absolute(text)?;
         let found = follow(&path).map_err(|why| {
             let hint = if text.contains('$') { ": variables are not expanded here" } else { "" };
-            caller(format!("'{text}': {why:#}{hint}"))
+            let why = format!("{why:#}{hint}");
+            // A path that was written in full need not be named twice.
+            if why.contains(&format!("'{text}'")) {
+                caller(why)
+            } else {
+                caller(format!("'{text}': {why}"))
+            }
         })?;
         let relative = !text.starts_with(['~', '/']);
         if relative && !found.path.starts_with(&self.folder) {
