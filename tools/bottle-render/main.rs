@@ -51,7 +51,7 @@ fn render(args: &Args) -> Result<()> {
     if let Some(file) = &args.print {
         return print(&facts, file);
     }
-    mounts::check(&mounts, &folder)?;
+    mounts::check(&plan)?;
     secret::check(&plan)?;
     let roots = roots::all(&plan)?;
     if args.dry_run {
