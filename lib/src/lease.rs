@@ -91,7 +91,7 @@ impl Lease {
         let mut text = serde_json::to_string(self).world("write a lease")?;
         text.push('\n');
         let path = state.leases().join(file_name(self.subnet, &self.slug));
-        state::write(&path, text.as_bytes(), 0o600, None)
+        state::write_unsynced(&path, text.as_bytes(), 0o600, None)
     }
 }
 

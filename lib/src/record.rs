@@ -68,7 +68,7 @@ impl Record {
     pub fn write(&self, folder: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).world("write metadata.json")?;
         text.push('\n');
-        state::write(&Self::path(folder), text.as_bytes(), 0o600, None)
+        state::write_unsynced(&Self::path(folder), text.as_bytes(), 0o600, None)
     }
 }
 

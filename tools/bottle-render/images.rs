@@ -143,7 +143,7 @@ impl Engine {
         }
         let text = passwd::untar(&copied.stdout).unwrap_or_default();
         state::make_folder(&cache, None)?;
-        state::write(&kept, text.as_bytes(), 0o600, None)?;
+        state::write_unsynced(&kept, text.as_bytes(), 0o600, None)?;
         Ok(text)
     }
 }

@@ -25,6 +25,9 @@ pub(crate) struct Content {
     pub(crate) roots: String,
 }
 
+/// The compose file, in the bottle's folder.
+const COMPOSE: &str = "docker-compose.yml";
+
 /// Where egress reads what it is told.
 pub(crate) fn egress_conf(folder: &Path) -> PathBuf {
     folder.join("egress/conf")
@@ -39,12 +42,13 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let routes = strict::to_yaml(&model::routes(facts, generation))?;
     agent(facts, content, &ca.certificate)?;
     let passwd = passwd::merge(passwd, facts.who.agent);
-    state::write(&folder.join("agent/passwd"), passwd.as_bytes(), 0o644, None)?;
+    let top = Folder { path: folder.to_owned(), owner: None };
+    top.file("agent/passwd", &passwd, 0o644)?;
     egress(facts, content, &ca, &routes)?;
     let plan = model::plan_file(facts.plan)?;
-    state::write(&folder.join("plan.json"), plan.as_bytes(), 0o600, None)?;
+    top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
-    state::write(&compose_file(folder), compose.as_bytes(), 0o600, None)?;
+    top.file(COMPOSE, &compose, 0o600)?;
     Ok(section(facts, generation, routes.as_bytes()))
 }
 
@@ -53,7 +57,7 @@ pub(crate) fn undo(folder: &Path) -> Result<()> {
     state::remove_folder(&folder.join("agent"))?;
     state::remove_folder(&folder.join("egress"))?;
     state::remove(&folder.join("plan.json"))?;
-    state::remove(&compose_file(folder))?;
+    state::remove(&folder.join(COMPOSE))?;
     state::remove(&Record::path(folder))
 }
 
@@ -68,7 +72,7 @@ fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
     let (uid, gid) = facts.who.sidecars;
     Render {
         state: facts.folder.to_owned(),
-        compose_file: compose_file(facts.folder),
+        compose_file: facts.folder.join(COMPOSE),
         compose_project: facts.net.project.clone(),
         plan: facts.plan.digest.clone(),
         generation,
@@ -81,10 +85,6 @@ fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
         user: facts.who.user.clone(),
         run_as: format!("{uid}:{gid}"),
     }
-}
-
-fn compose_file(folder: &Path) -> PathBuf {
-    folder.join("docker-compose.yml")
 }
 
 /// The generation of the policy: that of the file where it is of the same plan, else the first.
@@ -117,18 +117,15 @@ fn record(facts: &Facts) -> Result<()> {
 fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
     let ids = facts.who.agent;
     let owner = content.caller.owner(ids);
-    let conf = facts.folder.join("agent/conf");
+    let conf = Folder::make(facts.folder.join("agent/conf"), owner)?;
     // A user that the caller cannot give files to reads them as everybody does; nobody else gets
     // through the state folder to them.
-    let mode = if content.caller.can_own(ids) { 0o700 } else { 0o755 };
-    state::make_folder(&conf, owner)?;
-    state::set_mode(&conf, mode)?;
-    let bundle = [&content.roots, ca].concat();
-    state::write(&conf.join("ca.pem"), ca.as_bytes(), 0o644, owner)?;
-    state::write(&conf.join("bundle.pem"), bundle.as_bytes(), 0o644, owner)?;
+    state::set_mode(&conf.path, if content.caller.can_own(ids) { 0o700 } else { 0o755 })?;
+    conf.file("ca.pem", ca, 0o644)?;
+    conf.file("bundle.pem", &[&content.roots, ca].concat(), 0o644)?;
     match &facts.plan.prompt {
-        Some(prompt) => state::write(&conf.join("prompt"), prompt.as_bytes(), 0o644, owner)?,
-        None => state::remove(&conf.join("prompt"))?,
+        Some(prompt) => conf.file("prompt", prompt, 0o644)?,
+        None => state::remove(&conf.path.join("prompt"))?,
     }
     match &facts.plan.workspace {
         Some(space) if space.mode == WorkspaceMode::Copy => {
@@ -141,12 +138,28 @@ fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
 /// What egress sees, and where it reports.
 fn egress(facts: &Facts, content: &Content, ca: &Authority, routes: &str) -> Result<()> {
     let owner = content.caller.owner(facts.who.sidecars);
-    let conf = egress_conf(facts.folder);
-    state::make_folder(&facts.folder.join("egress/run"), owner)?;
-    state::make_folder(&conf, owner)?;
-    state::write(&conf.join("roots.pem"), content.roots.as_bytes(), 0o644, owner)?;
-    state::write(&conf.join("ca.pem"), ca.certificate.as_bytes(), 0o644, owner)?;
-    state::write(&conf.join("ca-key.pem"), ca.key.as_bytes(), 0o600, owner)?;
-    state::write(&conf.join("mitmproxy-ca.pem"), ca.both().as_bytes(), 0o644, owner)?;
-    state::write(&conf.join("routes.yaml"), routes.as_bytes(), 0o644, owner)
+    Folder::make(facts.folder.join("egress/run"), owner)?;
+    let conf = Folder::make(egress_conf(facts.folder), owner)?;
+    conf.file("roots.pem", &content.roots, 0o644)?;
+    conf.file("ca.pem", &ca.certificate, 0o644)?;
+    conf.file("ca-key.pem", &ca.key, 0o600)?;
+    conf.file("mitmproxy-ca.pem", &ca.both(), 0o644)?;
+    conf.file("routes.yaml", routes, 0o644)
+}
+
+/// A folder, and who owns what is written into it.
+struct Folder {
+    path: PathBuf,
+    owner: state::Ids,
+}
+
+impl Folder {
+    fn make(path: PathBuf, owner: state::Ids) -> Result<Self> {
+        state::make_folder(&path, owner)?;
+        Ok(Self { path, owner })
+    }
+
+    fn file(&self, name: &str, text: &str, mode: u32) -> Result<()> {
+        state::write_unsynced(&self.path.join(name), text.as_bytes(), mode, self.owner)
+    }
 }

@@ -103,7 +103,7 @@ impl Start<'_> {
         if self.only.is_none() {
             let mut text = serde_json::to_string(&up).world("write 'up.json'")?;
             text.push('\n');
-            state::write(&self.file(), text.as_bytes(), 0o600, None)?;
+            state::write_unsynced(&self.file(), text.as_bytes(), 0o600, None)?;
             record.phase = Phase::Up;
             record.up_at = Some(now());
         }
