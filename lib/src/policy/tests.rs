@@ -230,13 +230,13 @@ fn refusal_names_the_nearest_rule_and_what_to_add() {
          request: POST https://api.example.com:443/v2/x\n\
          nearest rule: 0: GET,POST https://api.example.com:443/v1/**\n\
          to allow it, the owner of bottle 'demo' adds to 'egress.routes' of its manifest:\n\
-         - host: api.example.com\n\x20 methods:\n\x20 - POST\n\x20 paths:\n\x20 - /v2/x\n"
+         - host: api.example.com\n\x20 methods:\n\x20   - POST\n\x20 paths:\n\x20   - /v2/x\n"
     );
     let address = "10.0.0.1".parse().unwrap();
     let closed = policy.address(0, address).unwrap_err();
     let text = policy.explain_address(&ask, 0, address, closed).to_text();
     assert!(text.contains("'api.example.com' is at 10.0.0.1, which is private"), "{text}");
-    assert!(text.contains("  addresses:\n  - 10.0.0.1/32\n"), "{text}");
+    assert!(text.contains("  addresses:\n    - \"10.0.0.1/32\"\n"), "{text}");
 }
 
 #[test]
