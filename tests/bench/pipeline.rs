@@ -1,6 +1,6 @@
 //! The pipeline without an engine against three `cat`s.
 
-use std::fs::File;
+use std::io::Read;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -46,37 +46,36 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     let (mut tools, mut cat) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         if round % 2 == 0 {
-            tools.push(time(ours())?);
-            cat.push(time(cats())?);
+            tools.push(run(ours())?.0);
+            cat.push(run(cats())?.0);
         } else {
-            cat.push(time(cats())?);
-            tools.push(time(ours())?);
+            cat.push(run(cats())?.0);
+            tools.push(run(ours())?.0);
         }
     }
     report.ratio("pipeline_vs_cat", &tools, &cat, "ms", Aim::AtMost(1.0));
     Ok(())
 }
 
-/// Milliseconds from the start of the first to the end of the last; no shell in between, which would
-/// add the same to both.
-fn time(mut pipeline: Vec<Command>) -> Result<f64> {
+/// Milliseconds from the start of the first to the end of the last, and what the last one wrote. No
+/// shell in between, which would add the same to both sides.
+pub(crate) fn run(mut pipeline: Vec<Command>) -> Result<(f64, String)> {
     let begin = Instant::now();
     let mut children: Vec<Child> = Vec::new();
-    let last = pipeline.len() - 1;
-    for (at, command) in pipeline.iter_mut().enumerate() {
+    for command in &mut pipeline {
         let stdin = match children.last_mut() {
             Some(before) => before.stdout.take().context("take a pipe")?.into(),
             None => Stdio::null(),
         };
-        let stdout = if at == last {
-            File::options().write(true).open("/dev/null")?.into()
-        } else {
-            Stdio::piped()
-        };
-        children.push(command.stdin(stdin).stdout(stdout).spawn()?);
+        children.push(command.stdin(stdin).stdout(Stdio::piped()).spawn()?);
     }
-    for mut child in children {
-        ensure!(child.wait()?.success(), "a tool of the pipeline failed");
+    let mut text = String::new();
+    if let Some(mut last) = children.last_mut().and_then(|child| child.stdout.take()) {
+        last.read_to_string(&mut text)?;
     }
-    Ok(begin.elapsed().as_secs_f64() * 1e3)
+    for (child, command) in children.iter_mut().zip(&pipeline) {
+        let status = child.wait()?;
+        ensure!(status.success(), "{} ended with {status}", command.get_program().display());
+    }
+    Ok((begin.elapsed().as_secs_f64() * 1e3, text))
 }

@@ -12,5 +12,6 @@ mod common;
 
 mod compose;
 mod contract;
+mod laws;
 mod man;
 mod transcripts;

@@ -28,10 +28,15 @@ macro_rules! tools {
 }
 
 tools! {
+    "bottle-net" net "../../tools/bottle-net/args.rs"
+    "bottle-plan" plan "../../tools/bottle-plan/args.rs"
+    "bottle-render" render "../../tools/bottle-render/args.rs"
+    "bottle-up" up "../../tools/bottle-up/args.rs"
     "bottle-probe" probe "../../tools/bottle-probe/args.rs"
 }
 
-/// What a page says first: who it is for.
+/// What the help of a tool ends with, and its page says first: who it is for.
+const PLUMBING: &str = " This is plumbing: people use bottle(1).";
 const AUDIENCE: &str = "This is a part of bottle for scripts, Makefiles and pipelines of your own. \
     To run an agent by hand, see \\fBbottle\\fR(1).";
 
@@ -60,50 +65,43 @@ fn pages_say_what_the_tools_take() {
 /// One page, whole.
 fn render(command: Command) -> String {
     let name = command.get_name().to_owned();
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-    let command =
+    let mut command =
         command.disable_help_subcommand(true).mut_subcommands(|sub| sub.disable_help_flag(true));
-    let mut page = format!(
-        ".\\\" Made from tools/{name}/args.rs and man/src/{name}.man by scripts/bless.\n\
-         .ie \\n(.g .ds Aq \\(aq\n.el .ds Aq \'\n\
-         .TH {title} 1 \"{date}\" \"bottle {version}\" \"bottle\"\n\
-         .SH NAME\n{escaped} \\- {about}\n",
-        title = name.to_uppercase(),
-        date = released(),
-        version = env!("CARGO_PKG_VERSION"),
-        escaped = name.replace('-', "\\-"),
-        about = uncapitalised(&about),
-    );
-    let mut built = command.clone();
-    built.build();
-    let subcommands: Vec<Command> = built
+    command.build();
+    let prose = root().join(format!("man/src/{name}.man"));
+    let prose = fs::read_to_string(&prose).unwrap_or_else(|e| panic!("{}: {e}", prose.display()));
+    // What stands before the first section goes on with the description.
+    let (details, sections) = prose.split_at(prose.find(".SH ").unwrap_or(prose.len()));
+    let subcommands: Vec<Command> = command
         .get_subcommands()
         .filter(|sub| !sub.is_hide_set())
         .map(|sub| sub.clone().bin_name(format!("{name} {}", sub.get_name())))
         .collect();
-    page += ".SH SYNOPSIS\n";
-    if subcommands.is_empty() {
-        page += &synopsis(&command);
-    }
-    for (at, sub) in subcommands.iter().enumerate() {
-        page += if at == 0 { "" } else { ".br\n" };
-        page += &synopsis(sub);
-    }
-    let _ = writeln!(page, ".SH DESCRIPTION\n{AUDIENCE}\n.PP");
-    page += &description(&command, false);
-    if subcommands.is_empty() {
-        page += ".SH OPTIONS\n";
-        page += &options(&command);
-    } else {
-        page += ".SH COMMANDS\n";
-        for sub in subcommands {
-            let _ = writeln!(page, ".SS {}", sub.get_name());
-            page += &description(&sub, true);
-            page += &options(&sub);
-        }
-    }
-    let prose = root().join(format!("man/src/{name}.man"));
-    page + &fs::read_to_string(&prose).unwrap_or_else(|e| panic!("{}: {e}", prose.display()))
+    let synopsis = match subcommands.is_empty() {
+        true => synopsis(&command),
+        false => subcommands.iter().map(synopsis).collect::<Vec<_>>().join(".br\n"),
+    };
+    let options = match subcommands.is_empty() {
+        true => format!(".SH OPTIONS\n{}", options(&command)),
+        false => subcommands.iter().fold(".SH COMMANDS\n".to_owned(), |mut text, sub| {
+            let _ = writeln!(text, ".SS {}", sub.get_name());
+            text + &description(sub, true) + &options(sub)
+        }),
+    };
+    format!(
+        ".\\\" Made from tools/{name}/args.rs and man/src/{name}.man by scripts/bless.\n\
+         .ie \\n(.g .ds Aq \\(aq\n.el .ds Aq \'\n\
+         .TH {title} 1 \"{date}\" \"bottle {version}\" \"bottle\"\n\
+         .SH NAME\n{escaped} \\- {about}\n\
+         .SH SYNOPSIS\n{synopsis}\
+         .SH DESCRIPTION\n{AUDIENCE}\n.PP\n{description}{details}{options}{sections}",
+        title = name.to_uppercase(),
+        date = released(),
+        version = env!("CARGO_PKG_VERSION"),
+        escaped = name.replace('-', "\\-"),
+        about = uncapitalised(&command.get_about().map(ToString::to_string).unwrap_or_default()),
+        description = description(&command, false),
+    )
 }
 
 /// One part of what `clap_mangen` renders, without its heading.
@@ -150,7 +148,8 @@ fn synopsis(command: &Command) -> String {
 fn description(command: &Command, with_title: bool) -> String {
     let text = part(|out| Man::new(command.clone()).render_description_section(out));
     let (title, rest) = text.trim_end().split_once("\n.PP\n").unwrap_or((text.trim_end(), ""));
-    match (with_title, rest) {
+    let rest = rest.replace(PLUMBING, "");
+    match (with_title, rest.as_str()) {
         (false, rest) => format!("{rest}\n"),
         (true, "") => format!("{title}.\n"),
         (true, rest) => format!("{title}.\n.PP\n{rest}\n"),

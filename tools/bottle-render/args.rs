@@ -1,10 +1,10 @@
 use clap::Parser;
 
-/// Writes the files of a bottle: compose file, policy, certificates, environment
+/// Write the files of a bottle: compose file, policy, certificates, environment
 ///
 /// Reads a document with the sections 'plan' and 'net' on stdin, writes the bottle's folder below
-/// the state folder, and writes the document with the section 'render' to stdout. It is usually run
-/// by 'bottle start'; see bottle(1).
+/// the state folder, and writes the document with the section 'render' to stdout. This is
+/// plumbing: people use bottle(1).
 #[derive(Debug, Parser)]
 #[command(name = "bottle-render", version)]
 pub(crate) struct Args {

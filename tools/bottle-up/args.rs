@@ -1,11 +1,10 @@
 use clap::Parser;
 
-/// Starts a rendered bottle, waits until its sidecars serve, and tests it from inside
+/// Start a rendered bottle, wait until its sidecars serve, and test it from inside
 ///
 /// Reads a document with the sections 'plan', 'net' and 'render' on stdin and writes it to stdout
 /// with the section 'up'. Of a bottle that is up with the same plan it changes nothing. What it
-/// started it takes down again where anything fails. It is usually run by 'bottle start'; see
-/// bottle(1).
+/// started it takes down again where anything fails. This is plumbing: people use bottle(1).
 #[derive(Debug, Parser)]
 #[command(name = "bottle-up", version)]
 pub(crate) struct Args {
