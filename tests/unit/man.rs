@@ -77,16 +77,16 @@ fn render(command: Command) -> String {
         .filter(|sub| !sub.is_hide_set())
         .map(|sub| sub.clone().bin_name(format!("{name} {}", sub.get_name())))
         .collect();
-    let synopsis = match subcommands.is_empty() {
-        true => synopsis(&command),
-        false => subcommands.iter().map(synopsis).collect::<Vec<_>>().join(".br\n"),
-    };
-    let options = match subcommands.is_empty() {
-        true => format!(".SH OPTIONS\n{}", options(&command)),
-        false => subcommands.iter().fold(".SH COMMANDS\n".to_owned(), |mut text, sub| {
+    let alone = std::slice::from_ref(&command);
+    let callable = if subcommands.is_empty() { alone } else { &subcommands };
+    let synopsis = callable.iter().map(synopsis).collect::<Vec<_>>().join(".br\n");
+    let options = if subcommands.is_empty() {
+        format!(".SH OPTIONS\n{}", options(&command))
+    } else {
+        subcommands.iter().fold(".SH COMMANDS\n".to_owned(), |mut text, sub| {
             let _ = writeln!(text, ".SS {}", sub.get_name());
             text + &description(sub, true) + &options(sub)
-        }),
+        })
     };
     format!(
         ".\\\" Made from tools/{name}/args.rs and man/src/{name}.man by scripts/bless.\n\
