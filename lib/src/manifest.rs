@@ -1,4 +1,4 @@
-//! The manifest, `bottle.yaml`: what its owner wrote; `bottle-manifest(5)` is its page.
+//! The manifest, `bottle.yaml`: what its owner wrote. The comments here are `bottle-manifest(5)`.
 //!
 //! Every field is checked where it is parsed, so that an error names its line. A field that is
 //! there without a value is refused: `methods:` with nothing behind it must not mean "every
@@ -11,21 +11,18 @@ use serde::{Deserialize, Deserializer};
 use crate::plan::{Engine, PipelockMode, Selftest, WorkspaceMode};
 use crate::policy::Inject;
 use crate::scalar::{Count, Cpus, Env, Host, Memory, Method, Net, PathGlob, Port, User, Version};
-use crate::strict::{self, Parsed, Text, some, some_of, unique};
-
-/// The largest manifest that is read.
-pub const MAX_BYTES: u64 = 1 << 20;
+use crate::strict::{Parsed, Text, some, some_of, text_or, unique};
 
 /// A whole manifest.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// 1.
+    /// The version of this form, 1. A newer one than the tool knows is refused.
     pub version: Parsed<Version>,
     /// What boxes there are, by name.
     #[serde(deserialize_with = "unique")]
     pub bottles: BTreeMap<String, Bottle>,
-    /// Who works in one, by name.
+    /// Who works in one, by name. `bottle start NAME` starts an agent.
     #[serde(deserialize_with = "unique")]
     pub agents: BTreeMap<String, Agent>,
 }
@@ -34,49 +31,53 @@ pub struct Manifest {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bottle {
-    /// Image of the agent.
+    /// Image of the agent, as in Compose. Exactly one of `image` and `build` must be there.
     #[serde(default, deserialize_with = "some")]
     pub image: Option<Text>,
-    /// How the image is built, where there is none.
-    #[serde(default, deserialize_with = "some")]
+    /// How the image is built: the folder of the context alone, or an object.
+    #[serde(default, deserialize_with = "some_build")]
     pub build: Option<Build>,
-    /// OCI runtime, by its name in the engine.
+    /// OCI runtime by its name in the engine, as `runc`, `crun`, `runsc` or `kata`. Default: the
+    /// engine's.
     #[serde(default, deserialize_with = "some")]
     pub runtime: Option<Text>,
-    /// `uid[:gid]` or `root`.
+    /// Who the agent runs as: `uid`, `uid:gid` or `root`. Default: whoever starts the bottle; where
+    /// that is root, the owner of the workspace, and where that is root too, 65533.
     #[serde(default, deserialize_with = "some")]
     pub user: Option<Parsed<User>>,
-    /// Environment of the agent.
+    /// Environment of the agent, beside what bottle sets (the proxy, and whom to trust). Values are
+    /// strings: `"true"`, not `true`.
     #[serde(default, deserialize_with = "unique")]
     pub env: BTreeMap<String, Env>,
-    /// Where secrets come from, by name.
+    /// Where secrets come from, by name. A secret reaches no agent: a route names it in `inject`, a
+    /// git remote in `secret`. One that nothing names is never read.
     #[serde(default, deserialize_with = "unique")]
     pub secrets: BTreeMap<String, Secret>,
     /// Limits of the agent's container.
     #[serde(default)]
     pub resources: Resources,
-    /// Folders and files of the host.
+    /// Folders and files of the host that the agent sees, beside the workspace. Default: none.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// The folder that the agent works on.
-    #[serde(default, deserialize_with = "some")]
+    /// The folder that the agent works on: its path alone, or an object. Default: none.
+    #[serde(default, deserialize_with = "some_workspace")]
     pub workspace: Option<Workspace>,
-    /// What may leave.
+    /// What may leave the bottle. Default: nothing.
     #[serde(default)]
     pub egress: Egress,
-    /// The firewall behind egress.
+    /// The firewall pipelock behind egress. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub pipelock: Option<Pipelock>,
-    /// Git remotes behind the gate, by name.
+    /// Git remotes behind the git gate, by the name that the gate gives them.
     #[serde(default, deserialize_with = "unique")]
     pub git: BTreeMap<String, GitRemote>,
-    /// Hosts that the agent reaches by ssh, by name.
+    /// Hosts that the agent reaches by `ssh NAME`, by that name.
     #[serde(default, deserialize_with = "unique")]
     pub ssh: BTreeMap<String, SshHost>,
-    /// The agent's way to ask for more.
+    /// The agent's way to ask for more. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub supervise: Option<Supervise>,
-    /// What the first self-test does.
+    /// What the self-test does when the bottle starts. Default: `enforce`.
     #[serde(default, deserialize_with = "some")]
     pub selftest: Option<Selftest>,
 }
@@ -87,22 +88,24 @@ pub struct Bottle {
 pub struct Agent {
     /// Name of its bottle.
     pub bottle: Text,
-    /// What `bottle start` runs.
+    /// What `bottle start` runs in the bottle, a list of words: `[claude, --print]`. No shell reads
+    /// it. Default: none.
     #[serde(default)]
     pub command: Vec<Text>,
-    /// Text for the agent.
+    /// Text for the agent, in the file that `$BOTTLE_PROMPT` names. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub prompt: Option<Text>,
-    /// Folders with skills.
+    /// Folders of the host that the agent sees, read-only, below `$BOTTLE_SKILLS`, each by its last
+    /// name. Default: none.
     #[serde(default)]
     pub skills: Vec<Text>,
-    /// Adds to the environment, or sets anew: it grants nothing.
+    /// Variables beside those of the bottle, or in place of them: an environment grants nothing.
     #[serde(default, deserialize_with = "unique")]
     pub env: BTreeMap<String, Env>,
     /// Lower limits.
     #[serde(default)]
     pub resources: Resources,
-    /// The mounts that are kept, by target.
+    /// The mounts that are kept, by target; an empty list keeps none. Default: all.
     #[serde(default, deserialize_with = "some")]
     pub mounts: Option<Vec<KeptMount>>,
     /// A workspace that the agent does less to.
@@ -111,13 +114,13 @@ pub struct Agent {
     /// Fewer routes.
     #[serde(default, deserialize_with = "some")]
     pub egress: Option<KeptEgress>,
-    /// The git remotes that are kept, by name.
+    /// Names of the git remotes that are kept. Default: all.
     #[serde(default, deserialize_with = "some")]
     pub git: Option<Vec<Text>>,
-    /// The ssh hosts that are kept, by name.
+    /// Names of the ssh hosts that are kept. Default: all.
     #[serde(default, deserialize_with = "some")]
     pub ssh: Option<Vec<Text>>,
-    /// `enabled: false`, or fewer proposals.
+    /// `enabled: false`, or a lower `max_open`.
     #[serde(default, deserialize_with = "some")]
     pub supervise: Option<Supervise>,
     /// A stricter self-test.
@@ -125,60 +128,40 @@ pub struct Agent {
     pub selftest: Option<Selftest>,
 }
 
-/// `build`: a mapping, or the context alone.
+/// How an image is built.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct BuildFields {
-    context: Text,
-    #[serde(default, deserialize_with = "some")]
-    dockerfile: Option<Text>,
-    #[serde(default, deserialize_with = "unique")]
-    args: BTreeMap<String, Env>,
-    #[serde(default, deserialize_with = "some")]
-    target: Option<Text>,
-}
-
-/// How an image is built, as in Compose.
-#[derive(Debug, Clone)]
 pub struct Build {
-    /// Folder of the context.
-    pub context: String,
-    /// The Dockerfile, below the context.
-    pub dockerfile: Option<String>,
-    /// Build arguments.
-    pub args: BTreeMap<String, String>,
-    /// Stage to build.
-    pub target: Option<String>,
+    /// Folder of the context. It may not lie where an agent can write: the host builds it.
+    pub context: Text,
+    /// Path of the Dockerfile below the context. Default: `Dockerfile`.
+    #[serde(default, deserialize_with = "some")]
+    pub dockerfile: Option<Text>,
+    /// Build arguments, strings.
+    #[serde(default, deserialize_with = "unique")]
+    pub args: BTreeMap<String, Env>,
+    /// Stage to build. Default: the last one.
+    #[serde(default, deserialize_with = "some")]
+    pub target: Option<Text>,
 }
 
-impl<'de> Deserialize<'de> for Build {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let fields = strict::text_or(deserializer, |context: Text| BuildFields {
-            context,
-            dockerfile: None,
-            args: BTreeMap::new(),
-            target: None,
-        })?;
-        Ok(Self {
-            context: fields.context.into(),
-            dockerfile: fields.dockerfile.map(String::from),
-            args: fields.args.into_iter().map(|(name, value)| (name, value.0)).collect(),
-            target: fields.target.map(String::from),
-        })
-    }
+fn some_build<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Build>, D::Error> {
+    let of_context =
+        |context| Build { context, dockerfile: None, args: BTreeMap::new(), target: None };
+    text_or(deserializer, of_context).map(Some)
 }
 
-/// Where a secret comes from: exactly one of the three.
+/// Where a secret comes from: exactly one of the three. It is read on the host.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secret {
-    /// A variable of the caller.
+    /// Name of a variable of whoever starts the bottle: `GITHUB_TOKEN`.
     #[serde(default, deserialize_with = "some")]
     pub from_env: Option<Text>,
-    /// A file.
+    /// Path of a file.
     #[serde(default, deserialize_with = "some")]
     pub from_file: Option<Text>,
-    /// A command and its arguments.
+    /// A command whose output it is, a list of words: `[pass, show, github]`.
     #[serde(default, deserialize_with = "some_of")]
     pub from_command: Option<Vec<Text>>,
 }
@@ -187,13 +170,13 @@ pub struct Secret {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
-    /// CPUs, `1.5`.
+    /// CPUs, a decimal number: `1.5`. Default: no limit.
     #[serde(default, deserialize_with = "some")]
     pub cpus: Option<Parsed<Cpus>>,
-    /// Memory, `4g`.
+    /// Memory, a whole number with `k`, `m` or `g`, at least `6m`: `4g`. Default: no limit.
     #[serde(default, deserialize_with = "some")]
     pub memory: Option<Parsed<Memory>>,
-    /// Most processes and threads.
+    /// Most processes and threads. Default: 512.
     #[serde(default, deserialize_with = "some")]
     pub pids: Option<Parsed<Count>>,
 }
@@ -202,11 +185,11 @@ pub struct Resources {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
-    /// Path on the host.
+    /// Path on the host; it must be there.
     pub source: Text,
-    /// Path in the agent.
+    /// Absolute path in the agent. No target may lie in another one.
     pub target: Text,
-    /// Whether the agent can only read it.
+    /// Whether the agent can only read it. Default: `false`. A mount that holds a `.git` must be.
     #[serde(default)]
     pub read_only: bool,
 }
@@ -217,61 +200,44 @@ pub struct Mount {
 pub struct KeptMount {
     /// Its target in the bottle.
     pub target: Text,
-    /// `true` where the bottle can write it.
+    /// `true` where the bottle can write it. Default: as in the bottle.
     #[serde(default, deserialize_with = "some")]
     pub read_only: Option<bool>,
 }
 
+/// The folder that the agent works on.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WorkspaceFields {
-    source: Text,
-    #[serde(default, deserialize_with = "some")]
-    target: Option<Text>,
-    #[serde(default, deserialize_with = "some")]
-    mode: Option<WorkspaceMode>,
-    #[serde(default)]
-    read_only: bool,
-}
-
-/// The folder that the agent works on: a mapping, or the source alone.
-#[derive(Debug, Clone)]
 pub struct Workspace {
-    /// Path on the host.
-    pub source: String,
-    /// Path in the agent.
-    pub target: Option<String>,
-    /// Shared or copied.
+    /// Path on the host; it must be there.
+    pub source: Text,
+    /// Absolute path in the agent, its working directory. Default: `/workspace`.
+    #[serde(default, deserialize_with = "some")]
+    pub target: Option<Text>,
+    /// `bind`: the folder itself; `copy`: a copy, which goes to the archive when the bottle is
+    /// reaped. Default: `bind`.
+    #[serde(default, deserialize_with = "some")]
     pub mode: Option<WorkspaceMode>,
-    /// Whether the agent can only read it.
+    /// Whether the agent can only read it. Default: `false`.
+    #[serde(default)]
     pub read_only: bool,
 }
 
-impl<'de> Deserialize<'de> for Workspace {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let fields = strict::text_or(deserializer, |source: Text| WorkspaceFields {
-            source,
-            target: None,
-            mode: None,
-            read_only: false,
-        })?;
-        Ok(Self {
-            source: fields.source.into(),
-            target: fields.target.map(String::from),
-            mode: fields.mode,
-            read_only: fields.read_only,
-        })
-    }
+fn some_workspace<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Workspace>, D::Error> {
+    let of_source = |source| Workspace { source, target: None, mode: None, read_only: false };
+    text_or(deserializer, of_source).map(Some)
 }
 
 /// What an agent does less to its workspace.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptWorkspace {
-    /// `copy` where the bottle shares it.
+    /// `copy` where the bottle has `bind`. Default: as in the bottle.
     #[serde(default, deserialize_with = "some")]
     pub mode: Option<WorkspaceMode>,
-    /// `true` where the bottle can write it.
+    /// `true` where the bottle can write it. Default: as in the bottle.
     #[serde(default, deserialize_with = "some")]
     pub read_only: Option<bool>,
 }
@@ -280,13 +246,13 @@ pub struct KeptWorkspace {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Egress {
-    /// Which proxy enforces it.
+    /// The proxy that enforces it. Default: `embedded`.
     #[serde(default, deserialize_with = "some")]
     pub engine: Option<Engine>,
-    /// The rules.
+    /// The rules. A request that none of them allows is refused. Default: none.
     #[serde(default)]
     pub routes: Vec<Route>,
-    /// Files with further CA certificates for upstream servers.
+    /// Files with further CA certificates by which servers are trusted. Default: none.
     #[serde(default)]
     pub ca_certificates: Vec<Text>,
 }
@@ -295,7 +261,7 @@ pub struct Egress {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptEgress {
-    /// Each of them lies within one of the bottle's.
+    /// Each lies within one of the bottle's; an empty list lets nothing out.
     pub routes: Vec<Route>,
 }
 
@@ -303,45 +269,49 @@ pub struct KeptEgress {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
-    /// Name, `*.` and a name, address, or network.
+    /// A name, `*.` and a name (its subdomains, not itself), an address, or a network:
+    /// `api.example.com`, `*.example.com`, `192.0.2.7`, `2001:db8::/32`.
     pub host: Parsed<Host>,
-    /// Methods; not set: every one.
+    /// Methods, a list: `[GET, HEAD]`. Default: every one.
     #[serde(default, deserialize_with = "some_of")]
     pub methods: Option<Vec<Parsed<Method>>>,
-    /// Globs of paths; not set: every one.
+    /// Globs of paths, a list: `*` is any text within a segment, `**` any text across them, so
+    /// `[/v1/**]`. Queries are not looked at. Default: every one.
     #[serde(default, deserialize_with = "some_of")]
     pub paths: Option<Vec<Parsed<PathGlob>>>,
-    /// Ports; not set: 443.
+    /// Ports, a list. Port 443 is for TLS only, port 80 for plain HTTP only. Default: `[443]`.
     #[serde(default, deserialize_with = "some_of")]
     pub ports: Option<Vec<Parsed<Port>>>,
-    /// Networks that the host may resolve into though they are not public.
+    /// Networks that the host may resolve into although they are private, link-local or the host's
+    /// own, a list: `[10.1.2.0/24]`. Default: none.
     #[serde(default, deserialize_with = "some_of")]
     pub addresses: Option<Vec<Parsed<Net>>>,
-    /// The credential that egress adds.
+    /// A credential that egress adds, so that the agent never holds it. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub inject: Option<Inject>,
-    /// Whether TLS to this host is tunnelled.
+    /// Whether TLS to this host is tunnelled, not looked into: then there are no `methods`, `paths`
+    /// and `inject`. Default: `false`.
     #[serde(default)]
     pub passthrough: bool,
 }
 
-/// The firewall behind egress.
+/// The firewall behind egress, in pipelock's terms.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pipelock {
-    /// pipelock's own mode.
+    /// pipelock's own mode. Default: `balanced`.
     #[serde(default, deserialize_with = "some")]
     pub mode: Option<PipelockMode>,
-    /// Image, pinned by digest.
+    /// Image, pinned by digest. Default: the one that this version of bottle pins.
     #[serde(default, deserialize_with = "some")]
     pub image: Option<Text>,
-    /// Internal names that it may reach.
+    /// Internal names that it may reach. Default: none.
     #[serde(default)]
     pub trusted_domains: Vec<Text>,
-    /// Networks exempt from its SSRF check.
+    /// Networks exempt from its check for internal addresses. Default: none.
     #[serde(default)]
     pub ssrf_ip_allowlist: Vec<Parsed<Net>>,
-    /// Domains whose TLS it does not intercept.
+    /// Domains whose TLS it does not look into. Default: none.
     #[serde(default)]
     pub passthrough_domains: Vec<Text>,
 }
@@ -350,24 +320,26 @@ pub struct Pipelock {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitRemote {
-    /// The upstream URL, ssh, scp-like or https.
+    /// The upstream: `https://host/path`, `ssh://user@host/path` or `user@host:path`, without a
+    /// password.
     pub url: Text,
-    /// Patterns of refs that the agent may push.
+    /// Patterns of refs that the agent may push: `[refs/heads/agent/*]`. Default: none, it can only
+    /// fetch.
     #[serde(default)]
     pub push: Vec<Text>,
-    /// Protected paths that a push may touch.
+    /// Protected paths that a push may touch all the same. Default: none.
     #[serde(default)]
     pub allow_paths: Vec<Text>,
-    /// Whether each pushed commit must be signed.
+    /// Whether each pushed commit must be signed. Default: `false`.
     #[serde(default)]
     pub require_signed: bool,
-    /// Private key file, for ssh.
+    /// Private key file; ssh needs it.
     #[serde(default, deserialize_with = "some")]
     pub key: Option<Text>,
-    /// `known_hosts` file, for ssh.
+    /// `known_hosts` file; ssh needs it.
     #[serde(default, deserialize_with = "some")]
     pub known_hosts: Option<Text>,
-    /// Name of the secret that is the token, for https.
+    /// Name of the secret that is the token, for https. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub secret: Option<Text>,
 }
@@ -378,15 +350,15 @@ pub struct GitRemote {
 pub struct SshHost {
     /// Host name or address.
     pub address: Text,
-    /// TCP port.
+    /// TCP port. Default: 22.
     #[serde(default, deserialize_with = "some")]
     pub port: Option<Parsed<Port>>,
-    /// User on that host.
+    /// User on that host. Default: the agent's own name there.
     #[serde(default, deserialize_with = "some")]
     pub user: Option<Text>,
-    /// Private key file.
+    /// Private key file. The agent never sees it.
     pub key: Text,
-    /// The host's public key.
+    /// The host's public key: `ssh-ed25519 AAAA…`.
     pub host_key: Text,
 }
 
@@ -394,10 +366,10 @@ pub struct SshHost {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Supervise {
-    /// Whether the sidecar runs.
+    /// Whether the sidecar runs. Default: `true`.
     #[serde(default, deserialize_with = "some")]
     pub enabled: Option<bool>,
-    /// Most proposals that may be open at once.
+    /// Most proposals that may be open at once. Default: 8.
     #[serde(default, deserialize_with = "some")]
     pub max_open: Option<Parsed<Count>>,
 }

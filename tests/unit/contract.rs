@@ -9,16 +9,18 @@ use std::fs;
 use crate::common::root;
 
 /// Each page with the modules of lib whose types it has to list, every one of them.
-const PAGES: [(&str, &[&str]); 1] = [("bottle-plan.5", &["plan", "net", "render"])];
+const PAGES: [(&str, &[&str]); 2] =
+    [("bottle-manifest.5", &["manifest"]), ("bottle-plan.5", &["plan", "net", "render"])];
 
 /// Modules of lib whose types a page may list.
-const FURTHER: [&str; 1] = ["policy"];
+const FURTHER: [&str; 2] = ["plan", "policy"];
 
 #[test]
 fn pages_list_every_field_and_value() {
     for (page, modules) in PAGES {
         let mut types = BTreeMap::new();
-        for module in modules.iter().chain(&FURTHER) {
+        // Where two modules have a type of one name, the page's own is meant.
+        for module in FURTHER.iter().chain(modules) {
             types.extend(types_of(module));
         }
         let prose = fs::read_to_string(root().join("man/src").join(page)).unwrap();
@@ -26,6 +28,7 @@ fn pages_list_every_field_and_value() {
             ".\\\" Made from man/src/{page} and the types in lib by scripts/bless.\n{prose}"
         )
         .replace("@RELEASED@", &released())
+        .replace("@EXAMPLE@", &example())
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"));
         for (name, fields) in &types {
             made = made.replace(&format!("\n@{name}\n"), &format!("\n{fields}"));
@@ -43,6 +46,12 @@ fn pages_list_every_field_and_value() {
         let golden = snapbox::Data::read_from(&root().join("man").join(page), None).raw();
         snapbox::assert_data_eq!(made, golden);
     }
+}
+
+/// The manifest that `bottle-manifest(5)` shows, and tests parse, in man(7).
+fn example() -> String {
+    let text = fs::read_to_string(root().join("man/examples/bottle.yaml")).unwrap();
+    text.trim_end().replace('\\', "\\e").replace('-', "\\-")
 }
 
 /// The public types of a module that serde reads, each with its fields or values in man(7).
@@ -106,7 +115,7 @@ fn type_name(line: &str) -> Option<(String, bool)> {
 /// What JSON a Rust type is.
 fn in_words(kind: &str) -> String {
     let within = |outer: &str| kind.strip_prefix(outer)?.strip_suffix('>');
-    if let Some(inner) = within("Option<") {
+    if let Some(inner) = within("Option<").or_else(|| within("Parsed<")) {
         return in_words(inner);
     }
     if let Some(inner) = within("Vec<") {
@@ -117,12 +126,16 @@ fn in_words(kind: &str) -> String {
     }
     match kind {
         "bool" => "boolean",
-        "u8" | "u16" | "u32" | "u64" => "integer",
+        "u8" | "u16" | "u32" | "u64" | "Count" | "Port" | "Version" => "integer",
+        "Cpus" => "number",
         "PathBuf" => "path",
         "IpNet" | "Ipv4Net" => "network",
         "IpAddr" | "Ipv4Addr" => "address",
-        "String" | "Engine" | "HostKind" | "PipelockMode" | "Selftest" | "Slug"
-        | "WorkspaceMode" => "string",
+        "Build" | "Workspace" => "string or object",
+        "String" | "Text" | "Engine" | "Env" | "Host" | "HostKind" | "Memory" | "Method"
+        | "Net" | "PathGlob" | "PipelockMode" | "Selftest" | "Slug" | "User" | "WorkspaceMode" => {
+            "string"
+        }
         _ => "object",
     }
     .to_owned()

@@ -14,4 +14,5 @@ mod compose;
 mod contract;
 mod laws;
 mod man;
+mod manifests;
 mod transcripts;

@@ -67,7 +67,7 @@ pub(crate) fn writable(manifest: &Manifest, facts: &Facts) -> Result<Vec<PathBuf
             !workspace.read_only && workspace.mode != Some(WorkspaceMode::Copy)
         });
         let mounts = mounts.map(|mount| mount.source.to_string());
-        mounts.chain(workspace.map(|workspace| workspace.source.clone())).collect::<Vec<_>>()
+        mounts.chain(workspace.map(|workspace| workspace.source.to_string())).collect::<Vec<_>>()
     };
     let texts = manifest.bottles.values().flat_map(of_bottle);
     let mut found: Vec<PathBuf> = texts.filter_map(|text| facts.base.locate(&text)).collect();

@@ -167,8 +167,8 @@ pub(crate) fn env(env: &BTreeMap<String, Env>) -> Result<BTreeMap<String, String
 }
 
 fn build(build: &manifest::Build, base: &Base) -> Result<Build> {
-    let context = folder(&build.context, base).caller("context")?;
-    let dockerfile = build.dockerfile.as_ref().map(PathBuf::from);
+    let context = folder(build.context.as_str(), base).caller("context")?;
+    let dockerfile = build.dockerfile.as_ref().map(|it| PathBuf::from(it.as_str()));
     if let Some(path) = dockerfile.as_ref().filter(|path| !context.join(path).is_file()) {
         return Err(caller(format!(
             "dockerfile: '{}' is not a file below the context '{}'",
@@ -176,7 +176,8 @@ fn build(build: &manifest::Build, base: &Base) -> Result<Build> {
             context.display()
         )));
     }
-    Ok(Build { context, dockerfile, args: build.args.clone(), target: build.target.clone() })
+    let args = env(&build.args).caller("args")?;
+    Ok(Build { context, dockerfile, args, target: build.target.as_ref().map(Text::to_string) })
 }
 
 fn secrets(bottle: &Bottle, below: &str, base: &Base) -> Result<BTreeMap<String, Secret>> {
@@ -243,7 +244,7 @@ fn workspace(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Option<Works
         }
         (None, Some(workspace)) => {
             let at = format!("{below}.workspace.source");
-            (facts.base.find(&workspace.source).caller(&at)?, at)
+            (facts.base.find(workspace.source.as_str()).caller(&at)?, at)
         }
         (None, None) => return Ok(None),
     };
@@ -251,7 +252,7 @@ fn workspace(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Option<Works
         return Err(caller(format!("{at}: '{}' is not a folder", found.path.display())));
     }
     let wanted = bottle.workspace.as_ref();
-    let target = wanted.and_then(|it| it.target.clone()).unwrap_or_else(|| WORKSPACE.to_owned());
+    let target = wanted.and_then(|it| it.target.as_ref()).map_or(WORKSPACE, Text::as_str);
     let target = PathBuf::from(target);
     check_target(&target).caller(format!("{below}.workspace"))?;
     Ok(Some(Workspace {

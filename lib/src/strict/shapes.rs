@@ -88,6 +88,13 @@ where
 pub struct Text(String);
 
 impl Text {
+    fn new(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "" => Err("it is empty: give it a value, or leave it out"),
+            _ => Ok(Self(text.to_owned())),
+        }
+    }
+
     /// The text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -109,10 +116,7 @@ impl From<Text> for String {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(OfText("a string", |text: &str| match text {
-            "" => Err("it is empty: give it a value, or leave it out"),
-            _ => Ok(Self(text.to_owned())),
-        }))
+        deserializer.deserialize_any(OfText("a string", Self::new))
     }
 }
 
@@ -143,14 +147,14 @@ impl<T, E: fmt::Display, F: FnOnce(&str) -> Result<T, E>> Visitor<'_> for OfText
 }
 
 /// A mapping, or the text that stands for it: Compose's short forms.
-pub fn text_or<'de, D, T>(deserializer: D, from: fn(Text) -> T) -> Result<T, D::Error>
+pub fn text_or<'de, D, T>(deserializer: D, from: impl FnOnce(Text) -> T) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,
 {
-    struct Either<T>(fn(Text) -> T);
+    struct Either<F>(F);
 
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for Either<T> {
+    impl<'de, T: Deserialize<'de>, F: FnOnce(Text) -> T> Visitor<'de> for Either<F> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -158,7 +162,7 @@ where
         }
 
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
-            Ok((self.0)(Text(text.to_owned())))
+            Text::new(text).map(self.0).map_err(E::custom)
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
