@@ -265,7 +265,10 @@ pub fn complaint(stderr: &str) -> String {
         .lines()
         .map(str::trim)
         .rfind(|line| {
-            !line.is_empty() && !line.starts_with("See 'docker") && !line.starts_with("Run 'docker")
+            let is_noise = ["See 'docker", "Run 'docker", "exit status "]
+                .iter()
+                .any(|noise| line.starts_with(noise));
+            !line.is_empty() && !is_noise
         })
         .unwrap_or("it said nothing");
     let told = told
@@ -290,7 +293,7 @@ mod tests {
     #[test]
     fn last_line_of_a_complaint_is_kept() {
         assert_eq!(
-            complaint("a\nError response from daemon: no such network: x.\n\n"),
+            complaint("a\nError response from daemon: no such network: x.\nexit status 1\n\n"),
             "no such network: x"
         );
     }

@@ -4,6 +4,7 @@
 //! One lock covers choosing and writing, and is held for nothing else.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -58,9 +59,18 @@ pub fn lock(state: &State) -> Result<Lock> {
     loop {
         state::make_folder(&folder, None)?;
         if let Some(lock) = state::lock_file(&folder.join("lock"), PATIENCE)? {
+            sweep(&folder)?;
             return Ok(lock);
         }
     }
+}
+
+/// Removes the half-written leases of killed tools: whoever writes one holds the lock.
+fn sweep(folder: &Path) -> Result<()> {
+    for name in state::names(folder)?.iter().filter(|name| name.starts_with(".atomicwrite")) {
+        state::remove_folder(&folder.join(name))?;
+    }
+    Ok(())
 }
 
 /// Reads the first lease of a bottle; `None` where it has none, or none that can be read.

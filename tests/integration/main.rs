@@ -11,4 +11,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod hand;
+mod net;
+mod orphans;
+mod reap;
 mod support;

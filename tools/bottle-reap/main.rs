@@ -100,6 +100,10 @@ fn check(doc: &Document, state: &State) -> Result<()> {
 /// Every bottle of this state folder, by its folders, its leases and the labels in the engine.
 fn all(state: &State, docker: &Docker) -> Result<Vec<Slug>> {
     let mut slugs: BTreeSet<Slug> = state.slugs()?.into_iter().collect();
+    if state.leases().is_dir() {
+        // Taking the lock sweeps what tools left that were killed over a lease.
+        lease::lock(state)?;
+    }
     slugs.extend(lease::taken(state)?.into_iter().map(|(_, slug)| slug));
     slugs.extend(Inventory::of(docker, None)?.slugs(state));
     Ok(slugs.into_iter().collect())
