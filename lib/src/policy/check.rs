@@ -5,12 +5,32 @@ use anyhow::Result;
 use super::glob::Glob;
 use super::{HostKind, Inject, Routes, Rule, path};
 use crate::error::{Blame, caller};
-use crate::host;
+use crate::{host, strict};
 
 /// The version of `routes.yaml`.
 const VERSION: u32 = 1;
 
+/// How a whole `routes.yaml` ends. YAML cut off in the middle of a rule is often valid, and allows
+/// more: the rule's `methods` or `paths` are what is missing.
+const END: &str = "\n...\n";
+
 impl Routes {
+    /// Reads a `routes.yaml`, which has to be whole.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(bytes).caller("routes.yaml: it is not UTF-8")?;
+        if !text.ends_with(END) {
+            return Err(caller(
+                "routes.yaml: the line '...' at its end is missing: it is not whole",
+            ));
+        }
+        strict::yaml(text, "routes.yaml")
+    }
+
+    /// Writes a `routes.yaml`.
+    pub fn to_yaml(&self) -> Result<String> {
+        Ok(strict::to_yaml(self)?.trim_end().to_owned() + END)
+    }
+
     /// Whether they can be enforced as they stand.
     pub fn check(&self) -> Result<()> {
         if self.version != VERSION {

@@ -132,9 +132,15 @@ impl Policy {
         self.explanation(ask, Reason::Address, why, Some(rule), add)
     }
 
-    /// An explanation with words of the caller's.
+    /// A refusal of something that was no question for [`Policy::decide`].
     #[must_use]
-    pub fn explanation(
+    pub fn refusal(&self, reason: Reason, request: String, why: String) -> Explanation {
+        let bottle = self.routes().bottle.clone();
+        let denied_by = "bottle-egress";
+        Explanation { denied_by, bottle, reason, request, why, nearest: None, add: None }
+    }
+
+    fn explanation(
         &self,
         ask: &Ask<'_>,
         reason: Reason,
@@ -142,16 +148,9 @@ impl Policy {
         nearest: Option<usize>,
         add: Option<String>,
     ) -> Explanation {
-        Explanation {
-            denied_by: "bottle-egress",
-            bottle: self.routes().bottle.clone(),
-            reason,
-            request: describe(ask),
-            why,
-            nearest: nearest
-                .and_then(|at| self.rule(at).map(|rule| format!("{at}: {}", rule.to_line()))),
-            add,
-        }
+        let rule = nearest.and_then(|at| self.rule(at).map(|rule| (at, rule)));
+        let nearest = rule.map(|(at, rule)| format!("{at}: {}", rule.to_line()));
+        Explanation { nearest, add, ..self.refusal(reason, describe(ask), why) }
     }
 
     fn unknown_host(&self, host: &Host<'_>) -> String {

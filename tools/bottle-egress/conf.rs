@@ -1,0 +1,160 @@
+//! The configuration folder: what is in force, and how it is read.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use anyhow::Result;
+use bottle::error::{Blame, caller};
+use bottle::policy::{Policy, Routes};
+use bottle::state;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use crate::ca::Ca;
+use crate::pool::Pool;
+use crate::tls;
+
+/// The largest `routes.yaml`.
+const MAX_ROUTES: u64 = 32 << 20;
+
+/// All that a decision and its dial depend on, so that a change comes into force at one moment.
+pub(crate) struct Force {
+    /// The rules.
+    pub(crate) policy: Policy,
+    /// SHA-256 of the bytes they came from.
+    pub(crate) sha256: String,
+    /// How upstream servers are verified.
+    pub(crate) upstream: Arc<ClientConfig>,
+    /// Idle connections to them; they end with the policy that they were made under.
+    pub(crate) pool: Pool,
+    /// The bytes of `roots.pem`, to see whether they have changed.
+    roots: Vec<u8>,
+}
+
+/// The folder, and what of it is in force.
+pub(crate) struct Conf {
+    folder: PathBuf,
+    force: RwLock<Arc<Force>>,
+}
+
+/// What a look at the folder led to.
+pub(crate) enum Look {
+    /// The bytes are those in force.
+    Same,
+    /// New rules are in force.
+    New(Arc<Force>),
+    /// What is there now is refused.
+    Refused {
+        /// Of its bytes; empty where it could not be read.
+        sha256: String,
+        /// Why.
+        error: anyhow::Error,
+    },
+}
+
+impl Conf {
+    /// Reads the folder for the first time; with it the CA, which stays.
+    pub(crate) fn open(folder: &Path) -> Result<(Self, Ca)> {
+        let text = |name: &str| {
+            std::fs::read_to_string(folder.join(name)).caller(format!("read '{name}'"))
+        };
+        let ca = Ca::load(&text("ca.pem")?, &text("ca-key.pem")?)?;
+        let bytes = read_routes(folder).caller("read 'routes.yaml'")?;
+        let force = build(folder, &bytes, None).caller("take 'routes.yaml'")?;
+        Ok((Self { folder: folder.to_owned(), force: RwLock::new(Arc::new(force)) }, ca))
+    }
+
+    /// What is in force now.
+    pub(crate) fn force(&self) -> Arc<Force> {
+        // Nothing panics while it holds the lock, which only swaps one pointer.
+        self.force.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Reads the folder again and puts into force what is valid.
+    pub(crate) fn look(&self) -> Look {
+        let now = self.force();
+        let bytes = match read_routes(&self.folder) {
+            Ok(bytes) => bytes,
+            Err(error) => return Look::Refused { sha256: String::new(), error },
+        };
+        let sha256 = state::sha256_hex(&bytes);
+        let roots = read_roots(&self.folder);
+        if sha256 == now.sha256 && roots.as_ref().is_ok_and(|roots| *roots == now.roots) {
+            return Look::Same;
+        }
+        match build(&self.folder, &bytes, Some(&now)) {
+            Ok(force) => {
+                let force = Arc::new(force);
+                *self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                    force.clone();
+                Look::New(force)
+            }
+            Err(error) => Look::Refused { sha256, error },
+        }
+    }
+}
+
+/// The policy that the bytes of a `routes.yaml` mean, if this version can serve it.
+pub(crate) fn policy(bytes: &[u8]) -> Result<Policy> {
+    let policy = Policy::new(Routes::parse(bytes)?)?;
+    for (at, rule) in policy.routes().routes.iter().enumerate() {
+        if rule.inject.is_some() {
+            return Err(caller(format!("routes[{at}]: 'inject' is not served by this version")));
+        }
+        if rule.passthrough {
+            return Err(caller(format!(
+                "routes[{at}]: 'passthrough' is not served by this version"
+            )));
+        }
+    }
+    Ok(policy)
+}
+
+fn build(folder: &Path, bytes: &[u8], before: Option<&Force>) -> Result<Force> {
+    let policy = policy(bytes)?;
+    let roots = read_roots(folder)?;
+    let upstream = match before {
+        // Keeps the session tickets.
+        Some(before) if before.roots == roots => before.upstream.clone(),
+        _ => Arc::new(tls::upstream(trusted(&roots)?)?),
+    };
+    Ok(Force { policy, sha256: state::sha256_hex(bytes), upstream, pool: Pool::default(), roots })
+}
+
+/// The roots of `roots.pem`, or Mozilla's where there are none.
+fn trusted(pem: &[u8]) -> Result<RootCertStore> {
+    let mut store = RootCertStore::empty();
+    if pem.iter().all(u8::is_ascii_whitespace) {
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        return Ok(store);
+    }
+    let certs: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().caller("read 'roots.pem'")?;
+    // Bundles of operating systems hold oddities that no verifier takes.
+    let (taken, _) = store.add_parsable_certificates(certs);
+    if taken == 0 {
+        return Err(caller("read 'roots.pem': it holds no certificate"));
+    }
+    Ok(store)
+}
+
+fn read_routes(folder: &Path) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(folder.join("routes.yaml"))?
+        .take(MAX_ROUTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_ROUTES {
+        return Err(caller(format!("it is larger than {} MiB", MAX_ROUTES >> 20)));
+    }
+    Ok(bytes)
+}
+
+/// The bytes of `roots.pem`, none where it is missing.
+fn read_roots(folder: &Path) -> Result<Vec<u8>> {
+    match std::fs::read(folder.join("roots.pem")) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        other => other.caller("read 'roots.pem'"),
+    }
+}

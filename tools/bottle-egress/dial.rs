@@ -1,0 +1,147 @@
+//! Connections to upstream servers: resolve once, check every address, dial exactly one of those
+//! that were checked, verify its certificate for the host that was judged.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bottle::host::Host;
+use bottle::policy::{Closed, Scheme};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::conf::Force;
+use crate::pool::{Target, Upstream};
+use crate::proxy::{BUFFER, keep_alive};
+use crate::reply::Upload;
+use crate::resolve::Resolver;
+
+/// How long one address has to take a connection, and TLS to be agreed.
+const CONNECT: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The most addresses of one name that are tried.
+const TRIED: usize = 4;
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// All addresses are closed to the rule, which is a refusal; this is the first.
+    Closed(IpAddr, Closed),
+    /// The name could not be resolved.
+    Resolve(String),
+    /// Nobody took the connection.
+    Connect(SocketAddr, std::io::Error),
+    /// TLS failed, or the certificate is not good.
+    Tls(std::io::Error),
+    /// What was not done in time.
+    Timeout(&'static str),
+    /// The server broke the protocol or the connection.
+    Protocol(hyper::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed(address, closed) => write!(f, "{address} is {closed}"),
+            Self::Resolve(error) => f.write_str(error),
+            Self::Connect(address, error) => write!(f, "connect to {address}: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
+            Self::Timeout(what) => write!(f, "{what} took too long"),
+            Self::Protocol(error) => {
+                write!(f, "the server's answer: {error}")?;
+                let mut cause = std::error::Error::source(error);
+                while let Some(error) = cause {
+                    write!(f, ": {error}")?;
+                    cause = error.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Opens a connection that `rule` allows.
+pub(crate) async fn dial(
+    resolver: &Resolver,
+    force: &Force,
+    rule: usize,
+    target: &Target,
+) -> Result<Upstream, Failure> {
+    let stream = connect(resolver, force, rule, target).await?;
+    let address = stream.peer_addr().map(|peer| peer.ip()).map_err(Failure::Tls)?;
+    let sender = match target.scheme {
+        Scheme::Http => attach(stream).await?,
+        Scheme::Https => {
+            let name = match &target.host {
+                Host::Name(name) => ServerName::try_from(name.to_string())
+                    .map_err(|error| Failure::Tls(std::io::Error::other(error)))?,
+                Host::Address(address) => ServerName::IpAddress((*address).into()),
+            };
+            let connector = TlsConnector::from(Arc::clone(&force.upstream));
+            let stream = timeout(HANDSHAKE, connector.connect(name, stream))
+                .await
+                .map_err(|_| Failure::Timeout("the TLS handshake"))?
+                .map_err(Failure::Tls)?;
+            attach(stream).await?
+        }
+    };
+    Ok(Upstream { sender, address })
+}
+
+/// A TCP connection to one of the target's checked addresses.
+async fn connect(
+    resolver: &Resolver,
+    force: &Force,
+    rule: usize,
+    target: &Target,
+) -> Result<TcpStream, Failure> {
+    let addresses = match &target.host {
+        Host::Address(address) => Arc::from([*address]),
+        Host::Name(name) => resolver.resolve(name).await.map_err(Failure::Resolve)?,
+    };
+    let mut failure = None;
+    let mut tried = 0;
+    for address in addresses.iter().copied() {
+        if let Err(closed) = force.policy.address(rule, address) {
+            failure.get_or_insert(Failure::Closed(address, closed));
+            continue;
+        }
+        tried += 1;
+        if tried > TRIED {
+            break;
+        }
+        let address = SocketAddr::new(address, target.port);
+        match timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                keep_alive(&stream);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failure = Some(Failure::Connect(address, error)),
+            Err(_) => failure = Some(Failure::Timeout("the connection")),
+        }
+    }
+    Err(failure.unwrap_or_else(|| Failure::Resolve("there is no address".into())))
+}
+
+/// Speaks HTTP on a stream; a task of its own drives it, and ends with it.
+async fn attach<S>(stream: S) -> Result<http1::SendRequest<Upload>, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(BUFFER)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Failure::Protocol)?;
+    // How it ends is told to whoever waits for an answer.
+    tokio::spawn(async move { drop(connection.with_upgrades().await) });
+    Ok(sender)
+}

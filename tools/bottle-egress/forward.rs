@@ -1,0 +1,349 @@
+//! One request: where it goes, whether it may, and its way there and back.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bottle::host::{self, Host};
+use bottle::policy::{
+    Ask, Decision, DecisionLine, Kind, Path, Reason, Request as Judged, Scheme, Verdict,
+    normal_path,
+};
+use bottle::record;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::http::uri::PathAndQuery;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+
+use crate::conf::Force;
+use crate::dial::{self, Failure};
+use crate::headers;
+use crate::pool::{Target, Upstream};
+use crate::proxy::Session;
+use crate::reply::{self, Answer, Home, Relayed, Upload};
+use crate::{connect, journal::Journal};
+
+/// A connection that has rested longer may have been closed by the server at this very moment.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Answers one request of a client.
+pub(crate) async fn handle(
+    session: &Arc<Session>,
+    mut request: Request<Incoming>,
+) -> Response<Answer> {
+    if request.method() == Method::CONNECT {
+        return connect::handle(session, request);
+    }
+    let force = session.egress.conf.force();
+    let target = match destination(session, &request) {
+        Ok(target) => target,
+        Err(Stray::Bad(why)) => return reply::bad(why),
+        Err(Stray::Refused(reason, why)) => {
+            return stray(session, &force, &request, reason, why);
+        }
+    };
+    let method = request.method().clone();
+    let asked = request.uri().path_and_query().cloned();
+    let asked = asked.as_ref();
+    let path = match normal_path(asked.map_or("/", PathAndQuery::path)) {
+        Ok(path) => path,
+        Err(odd) => {
+            return stray(session, &force, &request, Reason::BadPath, odd.to_string());
+        }
+    };
+    let judged = Judged { scheme: target.scheme, method: method.as_str(), path: &path };
+    let ask = Ask { host: &target.host, port: target.port, request: Some(judged) };
+    let decision = force.policy.decide(&ask);
+    let mut entry = Entry::new(session, &force, &ask, decision);
+    let rule = match decision {
+        Decision::Allow { rule } => rule,
+        Decision::Deny { reason, nearest } => {
+            entry.status(403);
+            return reply::denied(&force.policy.explain(&ask, reason, nearest), request.headers());
+        }
+    };
+    let upgrade =
+        headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
+    let accept = request.headers().get(hyper::header::ACCEPT).cloned();
+    let request = outward(request, &target, &path, asked, upgrade.is_some());
+    match send(session, &force, rule, &target, request).await {
+        Ok((response, upstream)) => {
+            entry.line.address = Some(upstream.address);
+            entry.status(response.status().as_u16());
+            inward(session, &force, &target, upstream, response, upgrade)
+        }
+        Err(Failure::Closed(address, closed)) => {
+            entry.line.address = Some(address);
+            entry.deny(Reason::Address, rule);
+            entry.status(403);
+            let explanation = force.policy.explain_address(&ask, rule, address, closed);
+            reply::denied(
+                &explanation,
+                &accept.into_iter().map(|a| (hyper::header::ACCEPT, a)).collect(),
+            )
+        }
+        Err(failure) => {
+            let response = reply::failed(&failure, &target);
+            entry.status(response.status().as_u16());
+            response
+        }
+    }
+}
+
+/// A request without a destination that could be judged.
+enum Stray {
+    /// It is none for a proxy.
+    Bad(&'static str),
+    /// It says two things, or one that programs read in two ways.
+    Refused(Reason, String),
+}
+
+/// Where a request goes: in a tunnel where that goes, else where its URL says. `Host`, server name
+/// and URL have to agree, because servers choose by any of them.
+fn destination(session: &Session, request: &Request<Incoming>) -> Result<Arc<Target>, Stray> {
+    let uri = request.uri();
+    let refused = |why| Stray::Refused(Reason::HostMismatch, why);
+    let of_url = match uri.authority() {
+        None => None,
+        Some(authority) => {
+            let (host, port) = host::authority(authority.as_str()).map_err(|odd| {
+                Stray::Refused(Reason::BadHost, format!("'{authority}' is no host: {odd}"))
+            })?;
+            let scheme = match uri.scheme_str() {
+                Some("https") => Scheme::Https,
+                _ => Scheme::Http,
+            };
+            let port = port.unwrap_or(scheme.port());
+            Some(Target { scheme, host: host.into_owned(), port })
+        }
+    };
+    let target = match (&session.tunnel, of_url) {
+        (Some(tunnel), of_url) => {
+            tunnel.used.store(true, Ordering::Relaxed);
+            if let Some(why) = &tunnel.mismatch {
+                return Err(refused(why.clone()));
+            }
+            if of_url.is_some_and(|url| url != *tunnel.target) {
+                return Err(refused(format!(
+                    "the request is for '{uri}', but the tunnel goes to '{}'",
+                    headers::authority(&tunnel.target)
+                )));
+            }
+            tunnel.target.clone()
+        }
+        (None, Some(target)) if target.scheme == Scheme::Http => Arc::new(target),
+        (None, Some(_)) => return Err(Stray::Bad("https goes through CONNECT")),
+        (None, None) => return Err(Stray::Bad("this is a proxy, and the request names no host")),
+    };
+    headers::host_agrees(request.headers(), &target).map_err(refused)?;
+    Ok(target)
+}
+
+/// Refuses and records a request that cannot be judged.
+fn stray(
+    session: &Session,
+    force: &Force,
+    request: &Request<Incoming>,
+    reason: Reason,
+    why: String,
+) -> Response<Answer> {
+    let uri = request.uri();
+    let target = session.tunnel.as_ref().map(|tunnel| &tunnel.target);
+    let host = match (target, uri.authority()) {
+        (Some(target), _) => target.host.to_string(),
+        (None, Some(authority)) => authority.to_string(),
+        (None, None) => String::new(),
+    };
+    let routes = force.policy.routes();
+    session.egress.journal.record(&DecisionLine {
+        time: record::now().into(),
+        kind: Kind::Http,
+        client: session.client,
+        scheme: Some(target.map_or(Scheme::Http, |target| target.scheme)),
+        method: request.method().as_str().into(),
+        host: (&*host).into(),
+        port: target.map(|target| target.port),
+        path: Some(uri.path().into()),
+        decision: Verdict::Deny,
+        rule: None,
+        reason: Some(reason),
+        nearest: None,
+        address: None,
+        status: Some(403),
+        generation: routes.generation,
+        dropped: None,
+    });
+    let asked = format!("{} {host}{}", request.method(), uri.path());
+    reply::denied(&force.policy.refusal(reason, asked, why), request.headers())
+}
+
+/// The request as it goes out: the path as it was judged, the host that is dialled, no header of
+/// this hop.
+fn outward(
+    request: Request<Incoming>,
+    target: &Target,
+    path: &Path<'_>,
+    asked: Option<&PathAndQuery>,
+    websocket: bool,
+) -> Request<Upload> {
+    let (mut parts, body) = request.into_parts();
+    let query = asked.and_then(PathAndQuery::query);
+    let unchanged = asked.is_some_and(|asked| asked.path() == path.as_str());
+    parts.uri = match (unchanged, query) {
+        (true, _) => asked.cloned().map(Uri::from),
+        (false, None) => path.as_str().parse().ok(),
+        (false, Some(query)) => format!("{}?{query}", path.as_str()).parse().ok(),
+    }
+    .unwrap_or_default();
+    parts.version = Version::HTTP_11;
+    headers::outward(&mut parts.headers, target);
+    if websocket {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    let body = if body.is_end_stream() { Upload::Empty } else { Upload::Relayed(body) };
+    Request::from_parts(parts, body)
+}
+
+/// Sends a request on a connection that rests, or on a new one. Of a resting connection nobody
+/// knows whether the server is just closing it: what was not sent, or may be sent twice, is sent
+/// again.
+async fn send(
+    session: &Session,
+    force: &Arc<Force>,
+    rule: usize,
+    target: &Arc<Target>,
+    mut request: Request<Upload>,
+) -> Result<(Response<Incoming>, Upstream), Failure> {
+    let allowed = |address| force.policy.address(rule, address).is_ok();
+    while let Some((mut upstream, rested)) = force.pool.take(target, allowed) {
+        if upstream.sender.ready().await.is_err() {
+            continue;
+        }
+        let again =
+            rested > FRESH && request.body().is_end_stream() && request.method().is_idempotent();
+        let copy = again.then(|| copy(&request));
+        match upstream.sender.try_send_request(request).await {
+            Ok(response) => return Ok((response, upstream)),
+            Err(mut error) => match error.take_message().or(copy) {
+                Some(unsent) => request = unsent,
+                None => return Err(Failure::Protocol(error.into_error())),
+            },
+        }
+    }
+    let mut upstream = dial::dial(&session.egress.resolver, force, rule, target).await?;
+    let response = upstream.sender.send_request(request).await.map_err(Failure::Protocol)?;
+    Ok((response, upstream))
+}
+
+/// The same request, without a body.
+fn copy(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::Empty);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    copy.headers_mut().clone_from(request.headers());
+    copy
+}
+
+/// The answer as it goes to the client, frame by frame as it comes.
+fn inward(
+    session: &Arc<Session>,
+    force: &Arc<Force>,
+    target: &Arc<Target>,
+    upstream: Upstream,
+    mut response: Response<Incoming>,
+    upgrade: Option<OnUpgrade>,
+) -> Response<Answer> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(session, response, upgrade);
+    }
+    headers::strip(response.headers_mut());
+    *response.version_mut() = Version::HTTP_11;
+    let home = Home { force: force.clone(), target: target.clone(), upstream };
+    response.map(|body| {
+        if body.is_end_stream() {
+            home.go();
+            return Answer::Own(None);
+        }
+        Answer::Relayed(Relayed { body, home: Some(home) })
+    })
+}
+
+/// Joins both sides of a WebSocket.
+fn switched(
+    session: &Arc<Session>,
+    mut response: Response<Incoming>,
+    upgrade: Option<OnUpgrade>,
+) -> Response<Answer> {
+    let Some(upgrade) = upgrade else {
+        return reply::text(StatusCode::BAD_GATEWAY, "the server changed the protocol unasked\n");
+    };
+    let server = hyper::upgrade::on(&mut response);
+    let session = session.clone();
+    tokio::spawn(async move {
+        if let (Ok(client), Ok(server)) = tokio::join!(upgrade, server) {
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+        drop(session);
+    });
+    headers::strip(response.headers_mut());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.map(|_| Answer::Own(None))
+}
+
+/// The line of one request, recorded when its status is known or when the client has gone.
+struct Entry<'a> {
+    journal: &'a Journal,
+    line: DecisionLine<'a>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(session: &'a Session, force: &Force, ask: &Ask<'a>, decision: Decision) -> Self {
+        let (verdict, rule, reason, nearest) = match decision {
+            Decision::Allow { rule } => (Verdict::Allow, Some(rule), None, None),
+            Decision::Deny { reason, nearest } => (Verdict::Deny, None, Some(reason), nearest),
+        };
+        let host = match ask.host {
+            Host::Name(name) => (&**name).into(),
+            Host::Address(_) => ask.host.to_string().into(),
+        };
+        let line = DecisionLine {
+            time: record::now().into(),
+            kind: Kind::Http,
+            client: session.client,
+            scheme: ask.request.map(|request| request.scheme),
+            method: ask.request.map_or("", |request| request.method).into(),
+            host,
+            port: Some(ask.port),
+            path: ask.request.map(|request| request.path.as_str().into()),
+            decision: verdict,
+            rule,
+            reason,
+            nearest,
+            address: None,
+            status: None,
+            generation: force.policy.routes().generation,
+            dropped: None,
+        };
+        Self { journal: &session.egress.journal, line }
+    }
+
+    fn deny(&mut self, reason: Reason, nearest: usize) {
+        self.line.decision = Verdict::Deny;
+        (self.line.rule, self.line.reason, self.line.nearest) = (None, Some(reason), Some(nearest));
+    }
+
+    fn status(&mut self, status: u16) {
+        self.line.status = Some(status);
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.journal.record(&self.line);
+    }
+}

@@ -1,0 +1,199 @@
+//! `decisions.jsonl`: one JSON line a decision.
+//!
+//! Whoever decides only appends to a buffer; a thread of its own writes. An agent that asks without
+//! end fills neither memory nor disk: the buffer is bounded, and lines that do not fit are counted
+//! in the next one (`dropped`); the file is rotated, and the oldest of [`FILES`] is given up aloud.
+//! [`Journal::close`] writes what is left.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Result;
+use bottle::error::Blame;
+use bottle::policy::DecisionLine;
+use bottle::run::say;
+use rustix::fs::OFlags;
+
+/// The size at which a file is full.
+const FULL: u64 = 16 << 20;
+
+/// Files that are kept, the current one included.
+const FILES: u32 = 4;
+
+/// The largest buffer.
+const BUFFER: usize = 4 << 20;
+
+/// How long lines are gathered before they are written.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// The journal; shared by all that decide.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    buffer: Vec<u8>,
+    dropped: u64,
+    done: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic elsewhere must not silence the journal.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Journal {
+    /// Opens `decisions.jsonl` in the run folder and goes on at its end.
+    pub(crate) fn open(run: &Path) -> Result<Self> {
+        let mut disk =
+            Disk::open(run.join("decisions.jsonl"), FULL).world("open 'decisions.jsonl'")?;
+        let shared = Arc::new(Shared::default());
+        let theirs = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || write_on(&theirs, &mut disk))
+            .world("start the journal")?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Records one decision.
+    pub(crate) fn record(&self, line: &DecisionLine<'_>) {
+        let mut state = self.shared.lock();
+        if state.buffer.len() >= BUFFER {
+            state.dropped += 1;
+            return;
+        }
+        let first = state.buffer.is_empty();
+        // Strings and numbers always serialise, and a vector takes them.
+        let _ = match std::mem::take(&mut state.dropped) {
+            0 => serde_json::to_writer(&mut state.buffer, line),
+            lost => {
+                let line = DecisionLine { dropped: Some(lost), ..line.clone() };
+                serde_json::to_writer(&mut state.buffer, &line)
+            }
+        };
+        state.buffer.push(b'\n');
+        drop(state);
+        if first {
+            self.shared.wake.notify_one();
+        }
+    }
+
+    /// Counts a line that is not worth its place.
+    pub(crate) fn skip(&self) {
+        self.shared.lock().dropped += 1;
+    }
+
+    /// Writes what is left. What is recorded later is lost.
+    pub(crate) fn close(&self) {
+        self.shared.lock().done = true;
+        self.shared.wake.notify_one();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// The writer's life.
+fn write_on(shared: &Shared, disk: &mut Disk) {
+    let mut lines = Vec::new();
+    let mut complained = false;
+    loop {
+        let mut state = shared.lock();
+        while state.buffer.is_empty() && !state.done {
+            state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let done = state.done;
+        std::mem::swap(&mut lines, &mut state.buffer);
+        drop(state);
+        match disk.append(&lines) {
+            Ok(()) => complained = false,
+            Err(error) => {
+                shared.lock().dropped += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
+                if !std::mem::replace(&mut complained, true) {
+                    say(
+                        "bottle-egress",
+                        &format!("write 'decisions.jsonl': {error}: decisions are lost"),
+                    );
+                }
+            }
+        }
+        lines.clear();
+        // The buffers of a burst are not kept for ever.
+        lines.shrink_to(64 << 10);
+        if done {
+            return;
+        }
+        let state = shared.lock();
+        let _ = shared.wake.wait_timeout_while(state, GATHER, |state| !state.done);
+    }
+}
+
+/// The files.
+struct Disk {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    full: u64,
+}
+
+impl Disk {
+    fn open(path: PathBuf, full: u64) -> std::io::Result<Self> {
+        let file = File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+            .open(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path, file, size, full })
+    }
+
+    fn append(&mut self, lines: &[u8]) -> std::io::Result<()> {
+        if self.size >= self.full {
+            self.rotate()?;
+        }
+        if let Err(error) = self.file.write_all(lines) {
+            // Of a full disk: half a line would spoil the next one.
+            let _ = self.file.set_len(self.size);
+            return Err(error);
+        }
+        self.size += lines.len() as u64;
+        Ok(())
+    }
+
+    fn rotate(&mut self) -> std::io::Result<()> {
+        let numbered = |n: u32| match n {
+            0 => self.path.clone(),
+            n => self.path.with_added_extension(n.to_string()),
+        };
+        if numbered(FILES - 1).exists() {
+            say("bottle-egress", "rotate 'decisions.jsonl': the oldest decisions are given up");
+        }
+        for n in (0..FILES - 1).rev() {
+            #[expect(clippy::disallowed_methods, reason = "the run folder is this program's own")]
+            match std::fs::rename(numbered(n), numbered(n + 1)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        *self = Self::open(self.path.clone(), self.full)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,66 @@
+//! `bottle-egress serve`: binds, tells, serves, and ends at once on SIGTERM.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use bottle::error::Blame;
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::Serve;
+use crate::conf::Conf;
+use crate::dns;
+use crate::journal::Journal;
+use crate::proxy::{self, Egress};
+use crate::resolve::Resolver;
+use crate::tls::Interceptor;
+use crate::watch::Watch;
+
+/// Serves until a signal ends it.
+pub(crate) fn serve(args: &Serve) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .world("start")?;
+    let journal = Arc::new(Journal::open(&args.run)?);
+    let outcome = runtime.block_on(serve_on(args, journal.clone()));
+    // Connections end where they are; only what was decided must not be lost.
+    runtime.shutdown_background();
+    journal.close();
+    outcome
+}
+
+async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
+    // Before anything else: PID 1 has no default for signals that it does not handle.
+    let mut term = signal(SignalKind::terminate()).world("take SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).world("take SIGINT")?;
+    let (conf, ca) = Conf::open(&args.conf)?;
+    let conf = Arc::new(conf);
+    let listener =
+        TcpListener::bind(args.listen).await.world(format!("listen on {}", args.listen))?;
+    let names = match args.dns {
+        None => None,
+        Some(address) => Some((
+            UdpSocket::bind(address).await.world(format!("listen on {address} (UDP)"))?,
+            TcpListener::bind(address).await.world(format!("listen on {address} (TCP)"))?,
+        )),
+    };
+    let egress = Arc::new(Egress {
+        conf: conf.clone(),
+        journal,
+        interceptor: Interceptor::new(ca)?,
+        resolver: Resolver::new(args.resolver)?,
+    });
+    if let Some((udp, tcp)) = names {
+        tokio::spawn(dns::udp(egress.clone(), udp));
+        tokio::spawn(dns::tcp(egress.clone(), tcp));
+    }
+    let watch = Watch::start(conf, &args.conf, &args.run)?;
+    tokio::select! {
+        outcome = watch.run() => outcome,
+        () = proxy::accept(egress, listener) => Ok(()),
+        _ = term.recv() => Ok(()),
+        _ = int.recv() => Ok(()),
+    }
+}

@@ -1,0 +1,112 @@
+//! TLS on both sides: towards the agent with certificates of the bottle's CA, towards the world
+//! with the roots of the plan.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use bottle::error::Blame;
+use bottle::host::Host;
+use rustls::crypto::ring;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::{ResolvesServerCert, ServerSessionMemoryCache};
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::ca::Ca;
+
+/// The most hosts whose certificates are kept.
+const KEPT: usize = 512;
+
+/// The only protocol that is spoken, on both sides.
+const ALPN: &[u8] = b"http/1.1";
+
+/// How upstream servers are verified.
+pub(crate) fn upstream(roots: RootCertStore) -> Result<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .world("set up TLS")?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// Makes the configurations that TLS of the agent is intercepted with, one a host.
+pub(crate) struct Interceptor {
+    ca: Ca,
+    key: Arc<dyn SigningKey>,
+    base: ServerConfig,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    configs: HashMap<Host<'static>, (Arc<ServerConfig>, u64)>,
+    clock: u64,
+}
+
+impl Interceptor {
+    /// Prepares all that hosts share: key, session cache and tickets.
+    pub(crate) fn new(ca: Ca) -> Result<Self> {
+        let provider = Arc::new(ring::default_provider());
+        let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(ca.leaf_key().to_vec()));
+        let key = provider.key_provider.load_private_key(der).world("set up TLS")?;
+        let mut base = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .world("set up TLS")?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Nothing));
+        base.alpn_protocols = vec![ALPN.to_vec()];
+        base.session_storage = ServerSessionMemoryCache::new(KEPT);
+        base.ticketer = ring::Ticketer::new().world("set up TLS")?;
+        // One flight less for a client that goes on talking.
+        base.send_half_rtt_data = true;
+        Ok(Self { ca, key, base, kept: Mutex::default() })
+    }
+
+    /// The configuration for one host, with a certificate for it.
+    pub(crate) fn config(&self, host: &Host<'_>) -> Result<Arc<ServerConfig>> {
+        let host = host.clone().into_owned();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.clock += 1;
+        let clock = kept.clock;
+        if let Some((config, used)) = kept.configs.get_mut(&host) {
+            *used = clock;
+            return Ok(config.clone());
+        }
+        if kept.configs.len() >= KEPT {
+            let oldest = kept.configs.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(oldest) = oldest.map(|(host, _)| host.clone()) {
+                kept.configs.remove(&oldest);
+            }
+        }
+        let leaf = self.ca.leaf(&host).world(format!("make a certificate for '{host}'"))?;
+        let mut config = self.base.clone();
+        config.cert_resolver =
+            Arc::new(One(Arc::new(CertifiedKey::new(vec![leaf], self.key.clone()))));
+        let config = Arc::new(config);
+        kept.configs.insert(host, (config.clone(), clock));
+        Ok(config)
+    }
+}
+
+/// One certificate, whatever name the client asks for: the name has been looked at by then.
+#[derive(Debug)]
+struct One(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for One {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+/// Stands in until a host is known.
+#[derive(Debug)]
+struct Nothing;
+
+impl ResolvesServerCert for Nothing {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
