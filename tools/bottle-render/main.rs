@@ -66,7 +66,7 @@ fn render(args: &Args) -> Result<()> {
 fn print(facts: &Facts, file: &str) -> Result<()> {
     let text = match file {
         "docker-compose.yml" => strict::to_yaml(&model::compose(facts)?)?,
-        "routes.yaml" => strict::to_yaml(&model::routes(facts, write::generation(facts)))?,
+        "routes.yaml" => model::routes(facts, write::generation(facts)).to_yaml()?,
         _ => model::plan_file(facts.plan)?,
     };
     let mut stdout = std::io::stdout().lock();

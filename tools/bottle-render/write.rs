@@ -39,7 +39,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     record(facts)?;
     let ca = Authority::of(folder, facts.slug)?;
     let generation = generation(facts);
-    let routes = strict::to_yaml(&model::routes(facts, generation))?;
+    let routes = model::routes(facts, generation).to_yaml()?;
     agent(facts, content, &ca.certificate)?;
     let passwd = passwd::merge(passwd, facts.who.agent);
     let top = Folder { path: folder.to_owned(), owner: None };

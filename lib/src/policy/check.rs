@@ -12,16 +12,14 @@ const VERSION: u32 = 1;
 
 /// How a whole `routes.yaml` ends. YAML cut off in the middle of a rule is often valid, and allows
 /// more: the rule's `methods` or `paths` are what is missing.
-const END: &str = "\n...\n";
+const END: &str = "\n# end\n";
 
 impl Routes {
     /// Reads a `routes.yaml`, which has to be whole.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes).caller("routes.yaml: it is not UTF-8")?;
         if !text.ends_with(END) {
-            return Err(caller(
-                "routes.yaml: the line '...' at its end is missing: it is not whole",
-            ));
+            return Err(caller("routes.yaml: the line '# end' is missing: it is not whole"));
         }
         strict::yaml(text, "routes.yaml")
     }
