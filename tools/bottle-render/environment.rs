@@ -79,9 +79,15 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     env
 }
 
-/// Java reads no proxy variable.
+/// Java reads neither proxy variables nor PEM.
 fn java(egress: &str) -> String {
-    format!(
-        "-Dhttp.proxyHost={egress} -Dhttp.proxyPort={PROXY_PORT} -Dhttps.proxyHost={egress} -Dhttps.proxyPort={PROXY_PORT} -Dhttp.nonProxyHosts=localhost|127.*|[::1]|agent"
-    )
+    let mut options = Vec::new();
+    for scheme in ["http", "https"] {
+        options.push(format!("-D{scheme}.proxyHost={egress} -D{scheme}.proxyPort={PROXY_PORT}"));
+    }
+    options.push("-Dhttp.nonProxyHosts=localhost|127.*|[::1]|agent".to_owned());
+    options.push(format!(
+        "-Djavax.net.ssl.trustStore={CONF}/bundle.jks -Djavax.net.ssl.trustStoreType=jks"
+    ));
+    options.join(" ")
 }

@@ -11,6 +11,7 @@ mod model;
 mod mounts;
 mod passwd;
 mod roots;
+mod truststore;
 mod who;
 mod write;
 

@@ -15,8 +15,8 @@ use bottle::{Blame, docker, strict};
 use crate::authority::Authority;
 use crate::model::{self, Facts};
 use crate::mounts::copy_of;
-use crate::passwd;
 use crate::who::Caller;
+use crate::{passwd, truststore};
 
 /// What the files hold beside the facts.
 pub(crate) struct Content {
@@ -122,7 +122,9 @@ fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
     // through the state folder to them.
     state::set_mode(&conf.path, if content.caller.can_own(ids) { 0o700 } else { 0o755 })?;
     conf.file("ca.pem", ca, 0o644)?;
-    conf.file("bundle.pem", &[&content.roots, ca].concat(), 0o644)?;
+    let bundle = [&content.roots, ca].concat();
+    conf.file("bundle.pem", &bundle, 0o644)?;
+    conf.file("bundle.jks", truststore::jks(&bundle), 0o644)?;
     match &facts.plan.prompt {
         Some(prompt) => conf.file("prompt", prompt, 0o644)?,
         None => state::remove(&conf.path.join("prompt"))?,
@@ -143,7 +145,7 @@ fn egress(facts: &Facts, content: &Content, ca: &Authority, routes: &str) -> Res
     conf.file("roots.pem", &content.roots, 0o644)?;
     conf.file("ca.pem", &ca.certificate, 0o644)?;
     conf.file("ca-key.pem", &ca.key, 0o600)?;
-    conf.file("mitmproxy-ca.pem", &ca.both(), 0o644)?;
+    conf.file("mitmproxy-ca.pem", ca.both(), 0o644)?;
     conf.file("routes.yaml", routes, 0o644)
 }
 
@@ -159,7 +161,7 @@ impl Folder {
         Ok(Self { path, owner })
     }
 
-    fn file(&self, name: &str, text: &str, mode: u32) -> Result<()> {
-        state::write_unsynced(&self.path.join(name), text.as_bytes(), mode, self.owner)
+    fn file(&self, name: &str, bytes: impl AsRef<[u8]>, mode: u32) -> Result<()> {
+        state::write_unsynced(&self.path.join(name), bytes.as_ref(), mode, self.owner)
     }
 }
