@@ -92,3 +92,182 @@ fn list<T: ToString>(items: &[T], empty: &str) -> String {
     }
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::host::{classify, request_host};
+    use crate::policy::{Ask, Decision, Policy, Request, Routes, Scheme, normal_path};
+
+    /// Numbers that are the same in every run: xorshift64.
+    struct Dice(u64);
+
+    impl Dice {
+        fn throw(&mut self, sides: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 % sides as u64).unwrap()
+        }
+
+        fn some<T: Clone + Ord>(&mut self, of: &[T], least: usize) -> Vec<T> {
+            let mut picked: Vec<T> = Vec::new();
+            for item in of {
+                if self.throw(3) == 0 {
+                    picked.push(item.clone());
+                }
+            }
+            while picked.len() < least {
+                picked.push(of[self.throw(of.len())].clone());
+            }
+            picked.sort();
+            picked.dedup();
+            picked
+        }
+
+        fn one<'a>(&mut self, of: &[&'a str]) -> &'a str {
+            of[self.throw(of.len())]
+        }
+    }
+
+    const HOSTS: [&str; 8] = [
+        "a.example",
+        "b.a.example",
+        "*.a.example",
+        "*.b.a.example",
+        "ba.example",
+        "10.0.0.7",
+        "10.0.0.0/24",
+        "10.0.0.0/8",
+    ];
+    const ASKED: [&str; 7] = [
+        "a.example",
+        "b.a.example",
+        "c.b.a.example",
+        "ba.example",
+        "10.0.0.7",
+        "10.0.0.9",
+        "10.9.0.1",
+    ];
+    const NETS: [&str; 4] = ["10.0.0.0/8", "10.0.0.0/24", "10.0.0.7/32", "169.254.0.0/16"];
+    const PARTS: [&str; 7] = ["/", "a", "b", "*", "**", "/**/", "/a"];
+
+    fn pattern(dice: &mut Dice) -> Option<String> {
+        let parts = dice.throw(5);
+        let text = (0..parts).fold("/".to_owned(), |text, _| text + dice.one(&PARTS));
+        Glob::parse(&text).is_ok().then_some(text)
+    }
+
+    fn rule(dice: &mut Dice) -> Option<Rule> {
+        let host = dice.one(&HOSTS);
+        let mut paths: Vec<String> = (0..dice.throw(3)).filter_map(|_| pattern(dice)).collect();
+        paths.sort();
+        paths.dedup();
+        let rule = Rule {
+            host: host.to_owned(),
+            kind: classify(host).unwrap(),
+            ports: dice.some(&[80, 443, 8443], 1),
+            methods: dice.some(&["GET", "POST"].map(str::to_owned), 0),
+            paths,
+            addresses: dice.some(&NETS.map(|net| net.parse().unwrap()), 0),
+            inject: None,
+            passthrough: false,
+        };
+        rule.check().is_ok().then_some(rule)
+    }
+
+    /// A rule with some of its fields from each of two: often one that is contained.
+    fn between(one: &Rule, other: &Rule, dice: &mut Dice) -> Rule {
+        let mut rule = one.clone();
+        if dice.throw(3) == 0 {
+            (rule.host, rule.kind) = (other.host.clone(), other.kind);
+        }
+        match dice.throw(5) {
+            0 => rule.ports.clone_from(&other.ports),
+            1 => rule.methods.clone_from(&other.methods),
+            2 => rule.paths.clone_from(&other.paths),
+            3 => rule.addresses.clone_from(&other.addresses),
+            _ => {}
+        }
+        rule
+    }
+
+    fn policy(rule: &Rule, dice: &mut Dice) -> Policy {
+        let closed = ["10.0.0.0/16", "10.0.0.0/28", "10.9.0.1/32"];
+        Policy::new(Routes {
+            version: 1,
+            generation: 1,
+            plan: "sha256:0".to_owned(),
+            bottle: "x".to_owned(),
+            names: BTreeMap::new(),
+            closed: vec![dice.one(&closed).parse().unwrap()],
+            routes: vec![rule.clone()],
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn what_a_contained_rule_allows_its_container_allows() {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        let (mut contained, mut allowed) = (0, 0);
+        while contained < 1_000 {
+            let (Some(outer), Some(other)) = (rule(&mut dice), rule(&mut dice)) else { continue };
+            let inner = between(&outer, &other, &mut dice);
+            if inner.check().is_err() || !outer.contains(&inner) {
+                continue;
+            }
+            contained += 1;
+            // Both are asked with the same networks closed.
+            let seed = dice.0;
+            let (wide, narrow) = (policy(&outer, &mut Dice(seed)), policy(&inner, &mut Dice(seed)));
+            for _ in 0..50 {
+                let host = request_host(dice.one(&ASKED)).unwrap();
+                let text = (0..dice.throw(4)).fold("/".to_owned(), |text, _| {
+                    text + dice.one(&["a", "b", "/", "/a", "ab", "c"])
+                });
+                let Ok(path) = normal_path(&text) else { continue };
+                let scheme = if dice.throw(2) == 0 { Scheme::Http } else { Scheme::Https };
+                let method = dice.one(&["GET", "POST", "PUT"]);
+                let port = [80, 443, 8443][dice.throw(3)];
+                let request = Some(Request { scheme, method, path: &path });
+                let ask = Ask { host: &host, port, request };
+                if let Decision::Allow { .. } = narrow.decide(&ask) {
+                    allowed += 1;
+                    let told = wide.decide(&ask);
+                    assert!(
+                        matches!(told, Decision::Allow { .. }),
+                        "{} allows {ask:?}, {} does not",
+                        inner.to_line(),
+                        outer.to_line()
+                    );
+                }
+                for address in ["10.0.0.7", "10.0.0.200", "10.9.0.1", "169.254.169.254", "8.8.8.8"]
+                {
+                    let address: IpAddr = address.parse().unwrap();
+                    assert!(
+                        narrow.address(0, address).is_err() || wide.address(0, address).is_ok(),
+                        "{} opens {address}, {} does not",
+                        inner.to_line(),
+                        outer.to_line()
+                    );
+                }
+            }
+        }
+        assert!(allowed > 800, "the requests hardly touch the rules: {allowed}");
+    }
+
+    #[test]
+    fn part_of_a_network_is_not_contained_in_it() {
+        let mut dice = Dice(1);
+        let wide = std::iter::repeat_with(|| rule(&mut dice))
+            .flatten()
+            .find(|rule| rule.host == "10.0.0.0/8" && rule.methods.is_empty());
+        let wide = Rule { paths: Vec::new(), addresses: Vec::new(), ..wide.unwrap() };
+        let part =
+            Rule { host: "10.0.0.7".to_owned(), kind: HostKind::PrivateAddress, ..wide.clone() };
+        assert!(wide.contains(&wide) && !wide.contains(&part));
+    }
+}
