@@ -225,3 +225,99 @@ fn canonical(value: &Value, out: &mut String) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::strict;
+
+    const PLAN: &str = r#"{"digest":"","agent":"x","bottle":"dev","image":"y","env":{"B":"é\n","A":""},
+        "resources":{"pids":512},"egress":{"engine":"embedded","routes":[
+            {"host":"b.example","kind":"name","ports":[443]},
+            {"host":"a.example","kind":"name","ports":[80,443],"methods":["GET"]}]},"selftest":"enforce"}"#;
+
+    fn plan() -> Plan {
+        strict::json(PLAN, "plan").unwrap()
+    }
+
+    fn refusal(change: impl FnOnce(&mut Plan)) -> String {
+        let mut plan = plan();
+        change(&mut plan);
+        format!("{:#}", plan.seal().unwrap_err())
+    }
+
+    #[test]
+    fn digest_is_that_of_sorted_json() {
+        let mut plan = plan();
+        plan.seal().unwrap();
+        // jq -cjS 'del(.digest)' | sha256sum
+        let canonical = concat!(
+            r#"{"agent":"x","bottle":"dev","egress":{"allow":["* https://b.example:443/**","#,
+            r#""GET *://a.example:{80,443}/**"],"engine":"embedded","routes":[{"host":"b.example","#,
+            r#""kind":"name","ports":[443]},{"host":"a.example","kind":"name","methods":["GET"],"#,
+            r#""ports":[80,443]}]},"env":{"A":"","B":"é\n"},"image":"y","resources":{"pids":512},"#,
+            r#""selftest":"enforce"}"#
+        );
+        assert_eq!(plan.digest, format!("sha256:{}", sha256_hex(canonical.as_bytes())));
+        plan.check_seal().unwrap();
+    }
+
+    #[test]
+    fn changed_plan_is_refused_with_the_way_out() {
+        let mut plan = plan();
+        plan.seal().unwrap();
+        plan.resources.pids = 1;
+        let told = format!("{:#}", plan.check_seal().unwrap_err());
+        assert!(told.ends_with("pipe it through 'bottle-plan --seal'"), "{told}");
+    }
+
+    #[test]
+    fn sealing_twice_is_sealing_once() {
+        let mut once = plan();
+        once.seal().unwrap();
+        let mut twice = once.clone();
+        twice.seal().unwrap();
+        assert_eq!(once, twice);
+    }
+
+    #[test]
+    fn plans_that_break_a_rule_are_not_sealed() {
+        assert!(refusal(|plan| plan.image = None).contains("'image' and 'build'"));
+        assert!(refusal(|plan| plan.user = Some("node".to_owned())).starts_with("plan.user: "));
+        assert!(refusal(|plan| plan.egress.routes[0].ports.clear()).contains("routes[0]: ports"));
+        assert!(
+            refusal(|plan| plan.egress.routes[0].host = "A.example".to_owned()).contains("write")
+        );
+        let secret = Secret { from_env: None, from_file: None, from_command: None };
+        let told = refusal(|plan| drop(plan.secrets.insert("t".to_owned(), secret)));
+        assert!(told.starts_with("plan.secrets.t: it has no source"), "{told}");
+    }
+
+    #[test]
+    fn targets_are_plain_and_cover_nothing_of_bottles() {
+        for target in ["/workspace", "/tmp/x", "/etc/ssl", "/etc/bottles", "/a b"] {
+            check_target(Path::new(target)).unwrap();
+        }
+        for target in [
+            "",
+            "a",
+            "/",
+            "/tmp",
+            "/a/",
+            "/a//b",
+            "/a/./b",
+            "/a/../b",
+            "/etc",
+            "/etc/bottle",
+            "/etc/bottle/x",
+            "/etc/passwd",
+            "/proc",
+            "/proc/1",
+            "/sys",
+            "/dev/shm",
+            "/home",
+        ] {
+            assert!(check_target(Path::new(target)).is_err(), "{target}");
+        }
+    }
+}

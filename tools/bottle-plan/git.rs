@@ -127,19 +127,23 @@ fn of_repository(
                 git.display()
             )));
         }
-        let found = follow(&path).map_err(|why| {
-            caller(format!(
-                "'{}' is what git on the host obeys because '{}' says so, and an agent could make it: {why:#}: or {WAY_OUT}",
-                path.display(),
-                git.display()
-            ))
-        })?;
-        if found.path != path {
-            return Err(caller(format!(
-                "'{}' is what git on the host obeys because '{}' says so, and it leads through a link, which an agent could turn elsewhere: {WAY_OUT}",
-                path.display(),
-                git.display()
-            )));
+        let obeyed = format!(
+            "git on the host obeys '{}', because '{}' says so",
+            path.display(),
+            git.display()
+        );
+        match follow(&path) {
+            Ok(found) if found.path == path => {}
+            Ok(_) => {
+                return Err(caller(format!(
+                    "{obeyed}, and an agent could turn the link there elsewhere: {WAY_OUT}"
+                )));
+            }
+            Err(_) => {
+                return Err(caller(format!(
+                    "{obeyed}, and an agent could make it, because it is not there: make it first, or {WAY_OUT}"
+                )));
+            }
         }
         paths.insert(path);
     }

@@ -50,6 +50,8 @@ fn mismatch(text: &str) -> String {
         ("a string", "the integer" | "the number" | "the boolean", _) => {
             ": put it in quotes".to_owned()
         }
+        // A plain '~' is YAML's null.
+        ("a string", "nothing", _) => ": fill it, or write '~' with quotes".to_owned(),
         _ => String::new(),
     };
     format!("{is} is here, where {wanted} belongs{hint}")
@@ -122,7 +124,7 @@ mod tests {
             ),
             (
                 "image: invalid type: unit value, expected a string",
-                "image: nothing is here, where a string belongs",
+                "image: nothing is here, where a string belongs: fill it, or write '~' with quotes",
             ),
         ] {
             assert_eq!(helpful(serde), ours);
