@@ -15,4 +15,5 @@ mod contract;
 mod laws;
 mod man;
 mod manifests;
+mod net;
 mod transcripts;

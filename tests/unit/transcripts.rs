@@ -16,8 +16,9 @@ use crate::common::{SIDECARS, Scratch, TOOLS, bin, root, sidecar};
 fn every_transcript_holds() {
     let mut cases = Vec::new();
     collect(&root().join("tests/cmd"), &mut cases);
+    // Not "trycmd=", which trycmd itself would apply to the copies.
     let wanted: Vec<String> =
-        std::env::args().filter_map(|arg| Some(arg.strip_prefix("trycmd=")?.to_owned())).collect();
+        std::env::args().filter_map(|arg| Some(arg.strip_prefix("case=")?.to_owned())).collect();
     cases.retain(|case| {
         wanted.is_empty() || wanted.iter().any(|name| case.to_string_lossy().contains(name))
     });

@@ -62,7 +62,7 @@ fn exhausted(
             "this host has a route to {route}: set BOTTLE_SUBNETS to networks that nothing here uses"
         ),
         _ => format!(
-            "{ours} are leased: free those of dead bottles with 'bottle-reap --orphans', or add a network to BOTTLE_SUBNETS"
+            "{ours} leased: free those of dead bottles with 'bottle-reap --orphans', or add a network to BOTTLE_SUBNETS"
         ),
     };
     world(format!("lease two /{PREFIX} subnets: {left} of {total} left in {networks}: {why}"))

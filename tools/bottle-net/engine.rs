@@ -46,6 +46,11 @@ pub(crate) fn is_overlap(told: &str) -> bool {
         || told.contains("networks have overlapping IPv4")
 }
 
+/// Whether the engine says that a network is not there.
+pub(crate) fn is_missing(told: &str) -> bool {
+    told.contains("No such network") || told.contains("not found")
+}
+
 /// The IPv4 subnets of all networks of the engine. One that goes away meanwhile is no error.
 pub(crate) fn subnets(docker: &Docker) -> Result<Vec<Ipv4Net>> {
     let ids = docker.text(&["network", "ls", "--quiet", "--no-trunc"])?;
@@ -106,7 +111,7 @@ pub(crate) fn verify(net: &Net, state: &State, slug: &Slug) -> Result<()> {
     {
         let Some(network) = found.iter().find(|network| network.name == *name) else {
             let told = String::from_utf8_lossy(&output.stderr);
-            let why = if told.contains("No such network") || told.contains("not found") {
+            let why = if is_missing(&told) {
                 "it is gone".to_owned()
             } else {
                 bottle::docker::complaint(&told)

@@ -31,7 +31,7 @@ fn net(args: &Args) -> Result<()> {
     let plan: Plan = doc.need("plan")?;
     plan.check_seal()?;
     let state = State::find()?;
-    if let Some(net) = doc.get::<Net>("net")?.filter(|net| !net.dry_run) {
+    if let Some(net) = doc.get::<Net>("net")?.filter(|net| !net.dry_run || args.dry_run) {
         if !args.dry_run {
             engine::verify(&net, &state, doc.name())?;
         }

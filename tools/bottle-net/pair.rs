@@ -47,6 +47,7 @@ pub(crate) struct Pair {
     halves: Vec<Half>,
     /// Subnets that the engine gave to others.
     foreign: Vec<Ipv4Net>,
+    /// Held from the moment at which the slug is known to be free: what bears its name is ours.
     lock: Option<Lock>,
 }
 
@@ -111,8 +112,9 @@ impl Pair {
 
     /// Leases the subnets and makes the networks. Where this fails, the caller undoes it.
     pub(crate) fn make(&mut self) -> Result<Net> {
-        self.lock = Some(self.state.lock(&self.lease.slug, LOCK_PATIENCE)?);
+        let lock = self.state.lock(&self.lease.slug, LOCK_PATIENCE)?;
         refuse_taken(&self.state, &self.lease.slug)?;
+        self.lock = Some(lock);
         let [internal, bridge] = self.lease()?;
         let net = Net::new(&self.lease.project, internal, bridge, &self.pool);
         let half = |name, subnet, internal| Half { name, subnet, internal, fate: Fate::Absent };
@@ -138,7 +140,8 @@ impl Pair {
         })
     }
 
-    /// Takes what was made away again, and says what could not be.
+    /// Takes what was made away again, and says what could not be. Whose slug was taken has made
+    /// nothing.
     pub(crate) fn undo(&mut self) {
         if self.lock.is_none() {
             return;
@@ -152,7 +155,9 @@ impl Pair {
         for (fate, call) in calls {
             let removed = call.and_then(|call| call.text(PATIENCE));
             // Of a doubtful one, most probably there is nothing to remove.
-            if let (Fate::Made, Err(error)) = (fate, removed) {
+            if let (Fate::Made, Err(error)) = (fate, removed)
+                && !engine::is_missing(&format!("{error:#}"))
+            {
                 say(TOOL, &format!("undo: {error:#}: run 'bottle-reap {}'", self.lease.slug));
                 return;
             }
