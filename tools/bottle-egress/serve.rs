@@ -58,9 +58,10 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
     }
     let watch = Watch::start(conf, &args.conf, &args.run)?;
     tokio::select! {
-        outcome = watch.run() => outcome,
-        () = proxy::accept(egress, listener) => Ok(()),
-        _ = term.recv() => Ok(()),
-        _ = int.recv() => Ok(()),
+        () = watch.run() => {}
+        () = proxy::accept(egress, listener) => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use bottle::policy::{Loaded, Refused};
 use bottle::run::say;
 use bottle::{record, state};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::conf::{Conf, Force, Look};
@@ -29,26 +29,29 @@ pub(crate) struct Watch {
     folder: PathBuf,
     told: PathBuf,
     loaded: Loaded,
+    hup: Signal,
 }
 
 impl Watch {
     /// Tells what is in force; called once the listeners are bound.
     pub(crate) fn start(conf: Arc<Conf>, folder: &Path, run: &Path) -> Result<Self> {
         let told = run.join("loaded.json");
-        let watch = Self { loaded: loaded(&conf.force()), conf, folder: folder.to_owned(), told };
+        let loaded = loaded(&conf.force());
+        // Whoever has read `loaded.json` may send it.
+        let hup = signal(SignalKind::hangup()).world("take SIGHUP")?;
+        let watch = Self { conf, folder: folder.to_owned(), told, loaded, hup };
         watch.tell()?;
         Ok(watch)
     }
 
     /// Goes on until the program ends.
-    pub(crate) async fn run(mut self) -> Result<()> {
-        let mut hup = signal(SignalKind::hangup()).world("take SIGHUP")?;
+    pub(crate) async fn run(mut self) {
         let changed = self.inotify();
         let mut tick = tokio::time::interval(if changed.is_some() { SLOW } else { FAST });
         let mut seen = None;
         loop {
             let surely = tokio::select! {
-                _ = hup.recv() => true,
+                _ = self.hup.recv() => true,
                 () = told(changed.as_deref()) => true,
                 _ = tick.tick() => false,
             };

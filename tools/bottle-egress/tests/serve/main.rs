@@ -1,0 +1,23 @@
+//! `bottle-egress` as a process, on loopback: a real binary, a real TLS origin, real clients.
+//!
+//! Each safety test attempts what is forbidden, and has a control: the same act, allowed.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test spawns, writes files and fails by panicking"
+)]
+
+mod answers;
+mod client;
+mod destinations;
+mod names;
+mod origin;
+mod reload;
+mod requests;
+mod streams;
+mod support;
+mod tools;

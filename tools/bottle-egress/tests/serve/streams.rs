@@ -1,0 +1,177 @@
+//! Bodies pass as they come, connections are kept.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use crate::support::{Bottle, until};
+
+#[test]
+fn events_arrive_as_they_are_sent() {
+    let bottle = Bottle::start();
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
+    let _origin = bottle.tls_origin(move |e| {
+        e.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n");
+        for event in ["one", "two", "three"] {
+            e.send(&format!("e\r\ndata: {event:5}!\n\n\r\n"));
+            // The next one is sent only when the client has this one.
+            gone.lock().unwrap().recv().unwrap();
+        }
+        e.send("0\r\n\r\n");
+    });
+    let mut client = bottle.tunnel("origin.test:8443");
+    let head = client.ask_head("GET /ok/events HTTP/1.1\r\nhost: origin.test:8443\r\n\r\n");
+    assert_eq!(head.header("content-type"), Some("text/event-stream"));
+    for event in ["one", "two", "three"] {
+        assert_eq!(client.chunk().unwrap(), format!("data: {event:5}!\n\n").as_bytes());
+        go.send(()).unwrap();
+    }
+    assert_eq!(client.chunk().unwrap(), b"");
+}
+
+#[test]
+fn uploads_arrive_as_they_are_sent() {
+    let bottle = Bottle::start();
+    let (told, heard) = channel::<Vec<u8>>();
+    let told = Mutex::new(told);
+    let _origin = bottle.tls_origin(move |e| {
+        while let Some(chunk) = e.chunk() {
+            told.lock().unwrap().send(chunk.clone()).unwrap();
+            if chunk.is_empty() {
+                break;
+            }
+        }
+        e.answer("all");
+    });
+    let mut client = bottle.tunnel("origin.test:8443");
+    client.send("POST /x HTTP/1.1\r\nhost: origin.test:8443\r\ntransfer-encoding: chunked\r\n\r\n");
+    for part in ["first", "second"] {
+        client.send(format!("{:x}\r\n{part}\r\n", part.len()));
+        assert_eq!(heard.recv().unwrap(), part.as_bytes());
+    }
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer(false).unwrap().body, "all");
+}
+
+#[test]
+fn connections_are_kept_on_both_sides() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| e.answer("in"));
+    for _ in 0..3 {
+        let mut client = bottle.tunnel("origin.test:8443");
+        for _ in 0..3 {
+            assert_eq!(client.get("/x", "origin.test:8443").body, "in");
+        }
+    }
+    assert_eq!((origin.seen().len(), origin.accepted()), (9, 1));
+}
+
+#[test]
+fn connection_that_the_server_has_closed_is_not_felt() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| {
+        e.answer("in");
+        // Without saying so.
+        e.close = true;
+    });
+    let mut client = bottle.tunnel("origin.test:8443");
+    for _ in 0..5 {
+        assert_eq!(client.get("/x", "origin.test:8443").body, "in");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(origin.accepted(), 5);
+}
+
+#[test]
+fn server_that_breaks_off_breaks_off_the_answer() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| {
+        e.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
+        e.close = true;
+    });
+    let mut client = bottle.tunnel("origin.test:8443");
+    let head = client.ask_head("GET /x HTTP/1.1\r\nhost: origin.test:8443\r\n\r\n");
+    assert_eq!(head.header("content-length"), Some("100"));
+    assert_eq!(client.read_exact(4), b"half");
+    assert!(client.ended());
+    assert_eq!(origin.accepted(), 1);
+}
+
+#[test]
+fn client_that_goes_ends_the_servers_work() {
+    let bottle = Bottle::start();
+    let (told, heard) = channel::<()>();
+    let told = Mutex::new(told);
+    let _origin = bottle.plain_origin(move |e| {
+        e.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
+        let mut byte = [0];
+        // The end of the connection, while the answer is still going on.
+        let _ = std::io::Read::read(e.stream, &mut byte);
+        told.lock().unwrap().send(()).unwrap();
+        e.close = true;
+    });
+    let mut client = bottle.plain();
+    client.ask_head("GET http://origin.test:8080/x HTTP/1.1\r\nhost: origin.test:8080\r\n\r\n");
+    drop(client);
+    heard.recv_timeout(crate::support::PATIENCE).unwrap();
+}
+
+#[test]
+fn large_bodies_pass_whole_in_both_directions() {
+    let bottle = Bottle::start();
+    let _origin = bottle.tls_origin(|e| {
+        let body = String::from_utf8(e.body().unwrap()).unwrap();
+        e.answer(&body);
+    });
+    let sent: String = (0..400_000_u32).fold(String::new(), |sent, n| sent + &n.to_string() + " ");
+    let file = bottle.folder.join("sent");
+    std::fs::write(&file, &sent).unwrap();
+    let file = format!("@{}", file.display());
+    for header in ["content-type: text/plain", "transfer-encoding: chunked"] {
+        let args = ["--data-binary", &file, "-H", header, "https://origin.test:8443/x"];
+        let output = bottle.curl(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout == sent.as_bytes(), "{} bytes came back", output.stdout.len());
+    }
+}
+
+#[test]
+fn websocket_passes_where_the_request_is_allowed() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| {
+        e.send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: abc\r\n\r\n");
+        let mut bytes = [0; 4];
+        while std::io::Read::read_exact(e.stream, &mut bytes).is_ok() {
+            e.send(std::str::from_utf8(&bytes).unwrap());
+        }
+        e.close = true;
+    });
+    let ask = |path: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nhost: origin.test:8443\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n"
+        )
+    };
+    let mut client = bottle.tunnel("origin.test:8443");
+    let head = client.ask_head(&ask("/x"));
+    assert_eq!(head.line, "HTTP/1.1 101 Switching Protocols");
+    assert_eq!(head.header("sec-websocket-accept"), Some("abc"));
+    for text in ["ping", "pong"] {
+        client.send(text);
+        assert_eq!(client.read_exact(4), text.as_bytes());
+    }
+    assert_eq!(bottle.tunnel("origin.test:8443").ask(&ask("/secret")).denied(), Some("path"));
+    assert_eq!(origin.seen()[0].header("upgrade"), Some("websocket"));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn idle_clients_do_not_keep_others_out() {
+    let bottle = Bottle::start();
+    let _origin = bottle.tls_origin(|e| e.answer("in"));
+    let _idle: Vec<_> = (0..200).map(|_| bottle.plain()).collect();
+    until("a request passes", || {
+        (bottle.tunnel("origin.test:8443").get("/x", "origin.test:8443").status == 200)
+            .then_some(())
+    });
+}
