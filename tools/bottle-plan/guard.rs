@@ -13,20 +13,15 @@ use bottle::{Blame, caller};
 use crate::facts::Facts;
 use crate::git;
 
-/// Folders of the kernel, and of the engine, which are the host itself.
-const HOST: [&str; 7] = [
-    "/proc",
-    "/sys",
-    "/dev",
-    "/var/lib/docker",
-    "/var/lib/containerd",
-    "/var/lib/containers",
-    "/var/lib/rancher",
-];
+/// Folders of the kernel, and of engines, which are the host itself.
+const HOST: [&str; 6] =
+    ["/proc", "/sys", "/dev", "/var/lib/containerd", "/var/lib/containers", "/var/lib/rancher"];
 
-/// Where engines listen. Whoever reaches one is root on the host.
-const SOCKETS: [&str; 9] = [
-    "/var/run/docker.sock",
+/// Where Docker keeps everything; a link where the disk is too small.
+const ENGINE_DATA: &str = "/var/lib/docker";
+
+/// Where engines listen. Whoever reaches one is root on the host. `/var/run` is a link to `/run`.
+const SOCKETS: [&str; 8] = [
     "/run/docker.sock",
     "/run/docker",
     "/run/containerd",
@@ -51,7 +46,8 @@ const USER_SOCKETS: [&str; 8] = [
 
 /// Checks what a plan mounts, and finds what stays read-only in its workspace.
 pub(crate) fn check(plan: &mut Plan, facts: &Facts) -> Result<()> {
-    let closed = closed(facts);
+    let mounts = !plan.mounts.is_empty() || plan.workspace.is_some();
+    let closed = if mounts { closed(facts) } else { Vec::new() };
     for mount in &plan.mounts {
         let what = format!("mount '{}'", mount.source.display());
         let check = || -> Result<()> {
@@ -73,31 +69,23 @@ pub(crate) fn check(plan: &mut Plan, facts: &Facts) -> Result<()> {
     check_obeyed(plan, facts)
 }
 
-/// Everything that is no agent's business, each with what it is.
+/// Everything that is no agent's business, each with what it is. Sources have their links resolved,
+/// so what may be a link itself is named both ways.
 fn closed(facts: &Facts) -> Vec<(PathBuf, &'static str)> {
-    let mut closed: Vec<(PathBuf, &str)> = Vec::new();
-    let mut add = |path: PathBuf, what| {
-        // Both where it is said to be and where links lead.
-        closed.extend(follow(&path).ok().map(|found| (found.path, what)));
-        closed.push((path, what));
+    let both = |path: &Path| {
+        let real = path.canonicalize().ok().filter(|real| real != path);
+        real.into_iter().chain([path.to_owned()])
     };
-    add(facts.state.root().to_owned(), "the state folder of bottle");
-    let engine = "a socket of the engine";
-    for path in SOCKETS {
-        add(path.into(), engine);
+    let mut closed = vec![(facts.state.root().to_owned(), "the state folder of bottle")];
+    closed.extend(HOST.iter().map(|path| (path.into(), "the host's own")));
+    closed.extend(both(Path::new(ENGINE_DATA)).map(|path| (path, "the engine's own")));
+    let mut sockets: Vec<PathBuf> = SOCKETS.iter().map(PathBuf::from).collect();
+    let homes = [&facts.base.home, &facts.runtime].into_iter().flatten();
+    for home in homes.flat_map(|home| both(home)) {
+        sockets.extend(USER_SOCKETS.iter().map(|path| home.join(path)));
     }
-    let homes = [facts.base.home.clone(), facts.runtime.clone()];
-    for home in homes.iter().flatten() {
-        for path in USER_SOCKETS {
-            add(home.join(path), engine);
-        }
-    }
-    if let Some(socket) = &facts.engine {
-        add(socket.clone(), engine);
-    }
-    for path in HOST {
-        add(path.into(), "the host's own");
-    }
+    sockets.extend(facts.engine.iter().flat_map(|socket| both(socket)));
+    closed.extend(sockets.into_iter().map(|path| (path, "a socket of the engine")));
     closed
 }
 
