@@ -34,6 +34,8 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
         let mut all = vec![plan, net, render];
         for command in &mut all {
             command.env("BOTTLE_STATE", folder.path().join("state")).current_dir(folder.path());
+            // Else every error that is made and then answered costs a walk through the stack.
+            command.env_remove("RUST_BACKTRACE");
         }
         all
     };
