@@ -9,8 +9,10 @@ use std::fs;
 use crate::common::root;
 
 /// Each page with the modules of lib whose types it has to list, every one of them.
-const PAGES: [(&str, &[&str]); 2] =
-    [("bottle-manifest.5", &["manifest"]), ("bottle-plan.5", &["plan", "net", "render"])];
+const PAGES: [(&str, &[&str]); 2] = [
+    ("bottle-manifest.5", &["manifest"]),
+    ("bottle-plan.5", &["plan", "net", "render", "up", "verdict", "reap"]),
+];
 
 /// Modules of lib whose types a page may list.
 const FURTHER: [&str; 2] = ["plan", "policy"];
@@ -132,10 +134,9 @@ fn in_words(kind: &str) -> String {
         "IpNet" | "Ipv4Net" => "network",
         "IpAddr" | "Ipv4Addr" => "address",
         "Build" | "Workspace" => "string or object",
-        "String" | "Text" | "Engine" | "Env" | "Host" | "HostKind" | "Memory" | "Method"
-        | "Net" | "PathGlob" | "PipelockMode" | "Selftest" | "Slug" | "User" | "WorkspaceMode" => {
-            "string"
-        }
+        "String" | "Text" | "Engine" | "Env" | "Expect" | "Finding" | "Got" | "Owner" | "Host"
+        | "HostKind" | "Memory" | "Method" | "Net" | "PathGlob" | "PipelockMode" | "Selftest"
+        | "Slug" | "User" | "WorkspaceMode" => "string",
         _ => "object",
     }
     .to_owned()

@@ -28,6 +28,10 @@ macro_rules! tools {
 }
 
 tools! {
+    "bottle-egress" egress "../../tools/bottle-egress/args.rs"
+    "bottle-ps" ps "../../tools/bottle-ps/args.rs"
+    "bottle-reap" reap "../../tools/bottle-reap/args.rs"
+    "bottle-trust" trust "../../tools/bottle-trust/args.rs"
     "bottle-net" net "../../tools/bottle-net/args.rs"
     "bottle-plan" plan "../../tools/bottle-plan/args.rs"
     "bottle-render" render "../../tools/bottle-render/args.rs"

@@ -3,10 +3,10 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-/// The way out of a bottle: an HTTP proxy that lets through what the plan allows, and nothing else
+/// Let out of a bottle what its plan allows, and nothing else
 ///
-/// This is usually not what an end user wants to run directly: bottle-render writes its
-/// configuration, bottle-up starts it in a container. See bottle(1).
+/// An HTTP proxy that looks into TLS, and the DNS of the bottle. 'bottle-render' writes its
+/// configuration, and 'bottle-up' starts it in a container. This is plumbing: people use bottle(1).
 #[derive(Debug, Parser)]
 #[command(name = "bottle-egress", version)]
 pub(crate) struct Args {

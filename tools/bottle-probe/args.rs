@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 ///
 /// One static binary that is also the smallest agent image: called as 'sleep' it sleeps, also as
 /// the first process of a container. 'bottle-up' runs 'bottle-probe check' in the agent's network
-/// before it hands a bottle over.
+/// before it hands a bottle over. This is plumbing: people use bottle(1).
 #[derive(Debug, Parser)]
 #[command(name = "bottle-probe", version)]
 pub(crate) struct Args {
