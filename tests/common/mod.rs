@@ -138,7 +138,8 @@ impl Scratch {
             ("PATH", path.unwrap()),
             ("HOME", self.path().join("home").into()),
             ("BOTTLE_STATE", self.state().into()),
-            ("BOTTLE_SUBNETS", OsString::new()),
+            // A pool for benchmarks that no bottle uses, so that nothing depends on what runs here.
+            ("BOTTLE_SUBNETS", "198.18.0.0/16".into()),
             ("BOTTLE_COMPOSE", OsString::new()),
             ("DOCKER_CONFIG", fixtures.join("docker-config").into()),
             ("DOCKER_HOST", "unix:///nonexistent".into()),
