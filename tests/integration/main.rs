@@ -15,4 +15,6 @@ mod hand;
 mod net;
 mod orphans;
 mod reap;
+mod render;
 mod support;
+mod up;

@@ -39,27 +39,32 @@ pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -
             continue;
         }
         pulse = now + PULSE;
-        let name = container(&job.render.compose_project, service);
-        let state = docker
-            .text(&["inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", &name])
-            .world(&what)?;
-        match state.split_once(' ') {
-            Some(("exited" | "dead", code)) => {
-                let last = last_words(docker, &name, service)?;
-                return Err(world(format!("{what}: it ended with {code}: {last}")));
-            }
-            _ if begun.elapsed() < limit => {}
-            _ => {
-                let last = match loaded.and_then(|loaded| loaded.refused) {
-                    Some(refused) => format!("it refused the policy: {}", visible(&refused.error)),
-                    None => last_words(docker, &name, service)?,
-                };
-                let limit = limit.as_secs();
-                return Err(world(format!(
-                    "{what}: it did not say in {limit} s that it serves: {last}"
-                )));
-            }
+        if let Some(why) = ended(docker, job, service)? {
+            return Err(world(format!("{what}: {why}")));
         }
+        if begun.elapsed() < limit {
+            continue;
+        }
+        let last = match loaded.and_then(|loaded| loaded.refused) {
+            Some(refused) => format!("it refused the policy: {}", visible(&refused.error)),
+            None => last_words(docker, job, service)?,
+        };
+        let limit = limit.as_secs();
+        return Err(world(format!("{what}: it did not say in {limit} s that it serves: {last}")));
+    }
+}
+
+/// How a container ended, with its last words; `None` while it runs.
+pub(crate) fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
+    let name = container(&job.render.compose_project, service);
+    let format = "{{.State.Status}} {{.State.ExitCode}}";
+    let state = docker.text(&["inspect", "--format", format, &name])?;
+    match state.split_once(' ') {
+        Some(("exited" | "dead", code)) => {
+            let last = last_words(docker, job, service)?;
+            Ok(Some(format!("it ended with {code}: {last}")))
+        }
+        _ => Ok(None),
     }
 }
 
@@ -71,8 +76,9 @@ pub(crate) fn loaded(job: &Job, service: &str) -> Result<Option<Loaded>> {
 }
 
 /// Shows the end of a container's log, and gives its last line.
-fn last_words(docker: &Docker, name: &str, service: &str) -> Result<String> {
-    let output = docker.start(&["logs", "--tail", LAST_WORDS, name])?.output(PATIENCE)?;
+fn last_words(docker: &Docker, job: &Job, service: &str) -> Result<String> {
+    let name = container(&job.render.compose_project, service);
+    let output = docker.start(&["logs", "--tail", LAST_WORDS, &name])?.output(PATIENCE)?;
     if !output.status.success() {
         return Ok(complaint(&String::from_utf8_lossy(&output.stderr)));
     }

@@ -11,8 +11,8 @@ use bottle::run::say;
 use bottle::verdict::{Check, Expect, Got, Verdict};
 use bottle::{Blame, strict, world};
 
-use crate::TOOL;
 use crate::job::Job;
+use crate::{TOOL, ready};
 
 /// Port of egress on the internal network.
 const PROXY_PORT: u16 = 3128;
@@ -53,6 +53,10 @@ fn probe(docker: &Docker, job: &Job) -> Result<Verdict> {
     let args = arguments(job);
     let output = docker.start(&args)?.output(PATIENCE)?;
     if !matches!(output.status.code(), Some(0 | 1)) {
+        // The commonest cause: an image without a 'sleep' that knows 'infinity'.
+        if let Some(why) = ready::ended(docker, job, AGENT)? {
+            return Err(world(format!("start the agent: {why}: its image needs 'sleep infinity'")));
+        }
         let told = complaint(&String::from_utf8_lossy(&output.stderr));
         return Err(world(format!("run the self-test: {told}")));
     }

@@ -16,6 +16,10 @@ use crate::job::Job;
 use crate::there::{self, Container};
 use crate::{TOOL, ready, selftest};
 
+/// How often, and how long apart, it is looked for containers that come late.
+const SWEEPS: u32 = 3;
+const SETTLE: Duration = Duration::from_millis(100);
+
 /// A start under way.
 pub(crate) struct Start<'a> {
     pub(crate) job: &'a Job,
@@ -122,6 +126,7 @@ impl Start<'_> {
                 None => vec!["down", "--volumes", "--timeout", "2"],
             };
             self.compose(&args, "none")?;
+            self.sweep()?;
             state::remove(&self.file())?;
             let mut record = self.job.record()?;
             record.phase = Phase::Starting;
@@ -138,6 +143,22 @@ impl Start<'_> {
                 ),
             );
         }
+    }
+
+    /// Removes what was still being made while Compose took the rest down: where one container
+    /// fails, Compose ends without waiting for the others, and the engine goes on with them.
+    fn sweep(&self) -> Result<()> {
+        let service = self.only.unwrap_or_default();
+        for _ in 0..SWEEPS {
+            let left = there::look(&self.docker, self.job)?;
+            let left = left.iter().filter(|c| service.is_empty() || c.service == service);
+            let names: Vec<&str> = left.map(|container| container.name.as_str()).collect();
+            if !names.is_empty() {
+                self.docker.text(&[&["rm", "--force", "--volumes"], &names[..]].concat())?;
+            }
+            std::thread::sleep(SETTLE);
+        }
+        Ok(())
     }
 
     fn compose(&self, args: &[&str], owner: &str) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::job::Job;
 /// One container of the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
+    pub(crate) name: String,
     pub(crate) service: String,
     pub(crate) plan: String,
     pub(crate) running: bool,
@@ -42,6 +43,7 @@ fn container(line: &str, project: &str) -> Result<Container> {
         )));
     }
     Ok(Container {
+        name: name.to_owned(),
         service: service.to_owned(),
         plan: plan.to_owned(),
         running: state == "running",
