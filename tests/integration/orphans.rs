@@ -9,7 +9,9 @@ use bottle::owner::Owner;
 use bottle::record::Phase;
 
 use crate::common::bin;
+use crate::common::manifest::Manifest;
 use crate::hand::{Hand, Living, dead};
+use crate::support::{Bottle, docker, images};
 
 #[test]
 fn bottle_of_a_dead_owner_is_reaped_and_its_log_is_kept() {
@@ -43,7 +45,7 @@ fn bottle_of_nobody_is_kept_while_it_runs() {
     let agent = hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     let run = hand.reap(&["--orphans"]);
     assert_eq!(run.stderr, "bottle-reap: kept 'implementer': nobody owns it, and it runs\n");
-    crate::support::docker(["stop", "--time", "1", &agent]).ok();
+    docker(["stop", "--time", "1", &agent]).ok();
     hand.reap(&["--orphans"]).ok();
     hand.bottle.is_gone();
 }
@@ -125,4 +127,44 @@ fn bottle_that_a_tool_is_at_work_on_is_waited_for() {
     let run = run.join().unwrap();
     assert_eq!(run.stderr, "bottle-reap: kept 'implementer': nobody owns it, and it runs\n");
     assert_eq!(hand.bottle.leftovers().len(), 3);
+}
+
+/// Each pause is a step at which every tool of the pipeline is killed at once.
+#[test]
+fn pipeline_that_is_killed_at_any_step_leaves_only_its_log() {
+    if !images() {
+        return;
+    }
+    let image = bottle::docker::image("probe");
+    let bottle = Bottle::new(&Manifest::new().image(&image));
+    let mut came_to_run = 0;
+    for pause in [0, 30, 80, 150, 250, 400, 600, 900, 1300] {
+        let mut child = Command::new("sh")
+            .args(["-c", "bottle-plan implementer | bottle-net | bottle-render | bottle-up"])
+            .env_clear()
+            .envs(bottle.env())
+            .current_dir(bottle.work())
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        let group = format!("-{}", child.id());
+        Command::new("kill").args(["-9", "--", &group]).stderr(Stdio::null()).status().unwrap();
+        child.wait().unwrap();
+        let run = bottle.tool("bottle-reap").args(["--orphans"]).run();
+        assert_eq!(run.status, 0, "{pause} ms: {}", run.report());
+        if run.stderr.contains("nobody owns it, and it runs") {
+            // It was too late: the bottle is up, and a person's.
+            bottle.tool("bottle-reap").args(["implementer"]).run().ok();
+        }
+        bottle.is_gone();
+        let archive = bottle.state().join("archive");
+        came_to_run = fs::read_dir(&archive).map_or(0, |entries| {
+            entries.filter(|it| it.as_ref().unwrap().path().join("compose.log").exists()).count()
+        });
+    }
+    assert!(came_to_run > 0, "no pause was long enough for a container");
 }

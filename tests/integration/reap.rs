@@ -1,12 +1,15 @@
 //! `bottle-reap` on the real engine.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
+
+use std::process::{Command, Stdio};
 
 use bottle::owner::Owner;
 use bottle::record::Phase;
 
-use crate::common::Scratch;
+use crate::common::{Scratch, matches, skip};
 use crate::hand::{Hand, Living};
 use crate::support::docker;
 
@@ -189,4 +192,68 @@ fn folder_that_is_no_bottle_is_left_alone() {
     hand.reap(&["--all"]).ok();
     hand.reap(&["projects"]).ok();
     assert!(stranger.join("thesis").is_file());
+}
+
+/// A file system of 256 KiB, for root; `None` where it cannot be mounted.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn new(at: std::path::PathBuf) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"]).arg(&at);
+        let is_mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if !is_mounted {
+            skip("only root can mount a small file system to be filled");
+        }
+        is_mounted.then_some(Self(at))
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn full_disk_costs_the_log_and_nothing_else() {
+    let Some(hand) = Hand::new("full") else { return };
+    hand.reap(&["implementer"]).ok();
+    let folder = hand.bottle.work().join("small");
+    let Some(disk) = Tmpfs::new(folder.clone()) else { return };
+    let plan = hand.bottle.tool("bottle-plan").args(["implementer"]).run().ok();
+    let net = |state: &std::path::Path| {
+        hand.bottle.tool("bottle-net").env("BOTTLE_STATE", state).stdin(&plan).run()
+    };
+    // Nothing can be leased.
+    disk.fill();
+    let run = net(&folder);
+    assert_eq!((run.status, run.stdout.as_str()), (3, ""), "{}", run.report());
+    assert!(matches("bottle-net: [..]: No space left on device[..]", run.stderr.trim_end()));
+    fs::remove_file(folder.join("filler")).unwrap();
+    // A bottle comes up, talks, and the disk is full when it goes.
+    let doc = net(&folder).json();
+    let project = doc["net"]["project"].as_str().unwrap();
+    let (name, network) = (format!("{project}-agent"), format!("{project}-internal"));
+    let label = format!("bottle.project={project}");
+    let talk = ["get", "--ca", "/nonexistent", "http://a.invalid/"];
+    docker(
+        ["run", "--name", &name, "--network", &network, "--label", &label, hand.image()]
+            .iter()
+            .chain(&talk),
+    );
+    disk.fill();
+    let tool = hand.bottle.tool("bottle-reap").env("BOTTLE_STATE", &folder).args(["implementer"]);
+    let run = tool.run();
+    let left = docker(["ps", "-aq", "--filter", &format!("label={label}")]).ok()
+        + &docker(["network", "ls", "-q", "--filter", &format!("label={label}")]).ok();
+    assert_eq!(left, "", "{}", run.report());
+    run.fails(3, "bottle-reap: reap 'implementer': write its log: [..]No space left on device[..]");
+    assert_eq!(fs::read_dir(folder.join("leases")).unwrap().count(), 1);
 }

@@ -1,12 +1,13 @@
 //! One log of several containers, merged by the engine's time stamps, a line at a time: the logs
 //! may be larger than memory, and a container decides how long its lines are.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufWriter;
-use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 use anyhow::Result;
-use bottle::docker::{Call, Docker, PATIENCE};
+use bottle::docker::{Docker, PATIENCE};
 use bottle::error::Blame;
 use bottle::inventory::Container;
 use serde::Deserialize;
@@ -18,45 +19,40 @@ const CHUNK: u64 = 64 << 10;
 /// `{"log":"\n","stream":"stdout","time":"2026-11-24T06:38:26.123456789Z"}` and a newline.
 const FRAME: u64 = 70;
 
-/// Writes the log of the containers, each line after the name of its service, as Compose does.
-pub(crate) fn merge(docker: &Docker, containers: &[Container], out: File) -> Result<()> {
+/// Writes the log of the containers, each line after the name of its service, as Compose does. Gives
+/// those whose log could not be read to its end.
+pub(crate) fn merge<'a>(
+    docker: &Docker,
+    containers: &'a [Container],
+    out: File,
+) -> Result<Vec<&'a Container>> {
     let mut args = vec!["inspect", "--format", LIMITS];
     args.extend(containers.iter().map(|container| container.id.as_str()));
     let limits = docker.start(&args)?;
-    let calls: Vec<(Call, PipeReader)> = containers
-        .iter()
-        .map(|container| docker.stream(&["logs", "--timestamps", &container.id]))
-        .collect::<Result<_>>()?;
     let width = containers.iter().map(|container| container.title().len()).max().unwrap_or(0);
-    let mut sources = Vec::new();
-    let mut ends = Vec::new();
-    for ((call, pipe), container) in calls.into_iter().zip(containers) {
+    let (mut calls, mut sources) = (Vec::new(), Vec::new());
+    for container in containers {
+        let (call, pipe) = docker.stream(&["logs", "--timestamps", &container.id])?;
+        calls.push(call);
         sources.push(Source::new(format!("{:width$} | ", container.title()), pipe));
-        ends.push(call);
     }
     let mut out = BufWriter::new(out);
-    let written = interleave(&mut sources, &mut out);
-    let limits = limits.text(PATIENCE).map(|text| text.lines().map(limit).collect::<Vec<_>>());
-    for ((source, container), limit) in
-        sources.iter().zip(containers).zip(limits.unwrap_or_default())
-    {
-        if let Some(cut) = limit.and_then(|limit| limit.cut(source.bytes)) {
+    interleave(&mut sources, &mut out).world("write")?;
+    // One that is gone meanwhile has no limit any more, and then nothing is said of any.
+    let limits = limits.text(PATIENCE).unwrap_or_default();
+    for ((source, container), limit) in sources.iter().zip(containers).zip(limits.lines()) {
+        if let Some(cut) = self::limit(limit).and_then(|limit| limit.cut(source.bytes)) {
             writeln!(out, "bottle-reap: log of '{}': {cut}", container.title()).world("write")?;
         }
     }
-    written.and_then(|()| out.flush()).world("write")?;
-    // Waited for last: a call ends only when all it says has been read.
-    drop(sources);
-    for (call, container) in ends.into_iter().zip(containers) {
-        let output = call.output(PATIENCE)?;
-        if !output.status.success() {
-            return Err(bottle::world(format!(
-                "'docker logs' of '{}' failed: the end of compose.log says why",
-                container.title()
-            )));
+    out.flush().world("write")?;
+    let mut unread = Vec::new();
+    for (call, container) in calls.into_iter().zip(containers) {
+        if !call.output(PATIENCE)?.status.success() {
+            unread.push(container);
         }
     }
-    Ok(())
+    Ok(unread)
 }
 
 /// The log of one container while it is read.
@@ -141,7 +137,7 @@ const LIMITS: &str = "{{json .HostConfig.LogConfig}}";
 struct LogConfig {
     #[serde(rename = "Type")]
     driver: String,
-    config: Option<std::collections::BTreeMap<String, String>>,
+    config: Option<BTreeMap<String, String>>,
 }
 
 /// A limit of json-file: so many files of so many bytes.

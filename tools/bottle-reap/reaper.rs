@@ -1,7 +1,7 @@
 //! Takes one bottle down, in this order: stop, log, containers, networks, leases, and the record
 //! with the archive. What is left, not which call failed, decides whether it worked.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bottle::docker::{Docker, PATIENCE};
@@ -10,7 +10,7 @@ use bottle::owner::Owner;
 use bottle::reap::Reap;
 use bottle::record::Record;
 use bottle::state::{self, State};
-use bottle::{Slug, lease};
+use bottle::{Slug, lease, world};
 
 use crate::trouble::Trouble;
 use crate::{archive, logs, orphan};
@@ -18,6 +18,9 @@ use crate::{archive, logs, orphan};
 /// How long a tool that is at work on the bottle is waited for. A killed one ends when the call
 /// that it started does.
 const LOCK_PATIENCE: Duration = Duration::from_mins(2);
+
+/// How long the engine may take over a removal that somebody else asked for.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Seconds that a container has between TERM and KILL. Ours end at once; what the agent started by
 /// `docker exec` never gets the TERM.
@@ -150,11 +153,9 @@ impl<'a> Reaper<'a> {
         if containers.is_empty() {
             return true;
         }
-        let ids = |select: fn(&Container) -> bool| {
-            containers.iter().filter(move |c| select(c)).map(|c| c.id.as_str())
-        };
+        let running = containers.iter().filter(|container| container.runs());
         let stop: Vec<&str> =
-            ["stop", "--time", GRACE].into_iter().chain(ids(Container::runs)).collect();
+            ["stop", "-t", GRACE].into_iter().chain(running.map(|c| c.id.as_str())).collect();
         if stop.len() > 3 {
             // Stopped first, so that the log holds their last words. One that does not stop is
             // killed when it is removed.
@@ -162,25 +163,35 @@ impl<'a> Reaper<'a> {
         }
         let logged = self.log(containers);
         self.note("write its log", logged);
-        let remove: Vec<&str> =
-            ["rm", "--force", "--volumes"].into_iter().chain(ids(|_| true)).collect();
+        let all = containers.iter().map(|container| container.id.as_str());
+        let remove: Vec<&str> = ["rm", "--force", "--volumes"].into_iter().chain(all).collect();
         let mut left = Vec::new();
         if let Err(error) = self.docker.text(&remove) {
-            // Missing ones are no error, so what counts is what is left.
-            match self.inventory() {
-                Ok(now) => left = now.containers,
-                Err(_) => left = containers.to_vec(),
-            }
-            left.retain(|now| containers.iter().any(|then| then.id == now.id));
+            left = self.left(containers);
             if !left.is_empty() {
-                let names: Vec<&str> = left.iter().map(|c| c.name.as_str()).collect();
-                let doing = format!("remove container '{}'", names.join("', '"));
+                let doing = format!("remove container '{}'", names(&left));
                 self.note::<()>(&doing, Err(error));
             }
         }
-        let gone = containers.iter().filter(|c| left.iter().all(|now| now.id != c.id));
-        reap.containers.extend(gone.map(|c| c.name.clone()));
+        let gone = containers.iter().filter(|container| !left.contains(container));
+        reap.containers.extend(gone.map(|container| container.name.clone()));
         left.is_empty()
+    }
+
+    /// Those of the containers that are there after a call failed: missing ones are no error. The
+    /// engine may be at work on one: those of `docker run --rm` remove themselves.
+    fn left<'c>(&self, containers: &'c [Container]) -> Vec<&'c Container> {
+        let end = Instant::now() + REMOVAL_PATIENCE;
+        loop {
+            // Where the engine does not answer, nothing is proven gone.
+            let now = self.inventory().map_or_else(|_| containers.to_vec(), |now| now.containers);
+            let is_going = now.iter().any(|container| container.state == "removing");
+            if !is_going || Instant::now() > end {
+                let is_left = |then: &&Container| now.iter().any(|now| now.id == then.id);
+                return containers.iter().filter(is_left).collect();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Writes the log of containers into the bottle's folder.
@@ -188,9 +199,21 @@ impl<'a> Reaper<'a> {
         let folder = self.state.bottle(self.slug);
         let part = folder.join("compose.part");
         state::remove(&part)?;
-        let written = logs::merge(self.docker, containers, state::create_new(&part)?);
+        let merged = logs::merge(self.docker, containers, state::create_new(&part)?);
         // Half a log is better than none.
-        state::rename(&part, &archive::next_log(&folder)).and(written)
+        state::rename(&part, &archive::next_log(&folder))?;
+        let mut unread = merged?;
+        if !unread.is_empty() {
+            let left = self.left(containers);
+            unread.retain(|container| left.contains(container));
+        }
+        if unread.is_empty() {
+            return Ok(());
+        }
+        Err(world(format!(
+            "the engine does not give that of '{}': the end of compose.log says why",
+            names(&unread)
+        )))
     }
 
     /// Removes networks, side by side; whether none is left.
@@ -221,4 +244,9 @@ impl<'a> Reaper<'a> {
     fn note<T>(&mut self, doing: &str, outcome: Result<T>) -> Option<T> {
         self.trouble.note(&format!("reap '{}': {doing}", self.slug), outcome)
     }
+}
+
+fn names(containers: &[&Container]) -> String {
+    let names: Vec<&str> = containers.iter().map(|container| container.name.as_str()).collect();
+    names.join("', '")
 }
