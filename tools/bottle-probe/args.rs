@@ -64,9 +64,12 @@ pub(crate) struct Check {
     /// Name that no resolver may answer
     #[arg(long, value_name = "NAME", default_value = "example.com")]
     pub(crate) dns: Vec<String>,
-    /// Limit of each attempt
+    /// How long to listen for an answer that must not come
     #[arg(long, value_name = "MS", default_value_t = 200)]
     pub(crate) timeout_ms: u64,
+    /// How long to wait for an answer that has to come, as a loaded machine may need
+    #[arg(long, value_name = "MS", default_value_t = 5000)]
+    pub(crate) answer_ms: u64,
 }
 
 /// Send one request, and print the body of its answer

@@ -32,8 +32,8 @@ pub(crate) fn request(client: &Client, method: &str, url: &Url, limit: Duration)
 /// somebody outside knows it.
 pub(crate) fn resolve(name: &str, server: IpAddr, limit: Duration) -> Outcome {
     match ask(name, server, limit) {
-        Ok(0) => (Got::Passed, "answered".to_owned()),
-        Ok(3) => (Got::Passed, "answered: no such name".to_owned()),
+        Ok(0) => (Got::Passed, "found".to_owned()),
+        Ok(3) => (Got::Passed, "no such name".to_owned()),
         Ok(2) => (Got::Denied, "server failure".to_owned()),
         Ok(5) => (Got::Denied, "refused".to_owned()),
         Ok(code) => (Got::Denied, format!("error {code}")),

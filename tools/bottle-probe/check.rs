@@ -35,7 +35,11 @@ pub(crate) fn check(args: &args::Check) -> Result<ExitCode> {
     let begin = Instant::now();
     let client = Client::new(args.proxy.as_deref(), &args.ca)?;
     let attempts = attempts(args, &client)?;
-    let checks = run(&attempts, Duration::from_millis(args.timeout_ms));
+    let checks = run(
+        &attempts,
+        Duration::from_millis(args.timeout_ms),
+        Duration::from_millis(args.answer_ms),
+    );
     let ms = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
     let verdict = Verdict::new(args.plan.clone(), ms, checks);
     let mut text = if args.json {
@@ -115,8 +119,9 @@ fn tcp<'a>(name: &'static str, target: String, addresses: Vec<SocketAddr>) -> At
     Attempt { name, target, expect: Expect::Closed, act: Act::Connect(addresses) }
 }
 
-/// Everything at once, so that the whole takes about as long as the slowest.
-fn run(attempts: &[Attempt], limit: Duration) -> Vec<Check> {
+/// Everything at once, so that the whole takes about as long as the slowest. `limit` bounds what
+/// must not be answered, `patience` what has to be.
+fn run(attempts: &[Attempt], limit: Duration, patience: Duration) -> Vec<Check> {
     let addresses: Vec<SocketAddr> = attempts
         .iter()
         .flat_map(|one| match &one.act {
@@ -129,7 +134,10 @@ fn run(attempts: &[Attempt], limit: Duration) -> Vec<Check> {
         let alone: Vec<_> = attempts
             .iter()
             .map(|one| match &one.act {
-                Act::Alone(act) => Some(scope.spawn(move || act(limit))),
+                Act::Alone(act) if one.expect == Expect::Closed => {
+                    Some(scope.spawn(move || act(limit)))
+                }
+                Act::Alone(act) => Some(scope.spawn(move || act(patience))),
                 Act::Connect(_) => None,
             })
             .collect();
