@@ -116,8 +116,6 @@ fn arguments(job: &Job) -> Vec<String> {
         "64",
         "--memory",
         "64m",
-        "--log-driver",
-        "none",
     ]
     .map(str::to_owned)
     .into();
