@@ -11,10 +11,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod containment;
+mod examples;
 mod hand;
 mod net;
+mod origin;
 mod orphans;
+mod parallel;
 mod reap;
 mod render;
+mod script;
 mod support;
+mod terminal;
 mod up;

@@ -81,6 +81,19 @@ impl Bottle {
         Self { scratch, pool }
     }
 
+    /// Takes the whole pool, for a test of many bottles. What other tests have of it is in use, and
+    /// so left alone by `bottle-net`.
+    #[must_use]
+    pub(crate) fn with_whole_pool(mut self) -> Self {
+        self.pool = std::env::var(POOL).unwrap_or_else(|_| DEFAULT_POOL.to_owned());
+        self
+    }
+
+    /// The pool that its subnets come from.
+    pub(crate) fn pool(&self) -> &str {
+        &self.pool
+    }
+
     /// The folder that tools run in.
     pub(crate) fn work(&self) -> PathBuf {
         self.scratch.work()
@@ -110,6 +123,7 @@ impl Bottle {
             std::env::join_paths([beside, scripts].into_iter().chain(std::env::split_paths(&path)));
         let mut env = vec![
             ("PATH", path.unwrap()),
+            ("BOTTLE_BIN", bin("bottle-plan").parent().unwrap().into()),
             ("BOTTLE_STATE", self.state().into()),
             ("BOTTLE_SUBNETS", OsString::from(&self.pool)),
         ];
@@ -122,6 +136,12 @@ impl Bottle {
     /// A tool, ready to be run for this bottle.
     pub(crate) fn tool(&self, name: &str) -> Tool {
         Tool::new(&bin(name)).bare().envs(self.env()).dir(&self.work())
+    }
+
+    /// The glue script, ready to be run for this bottle.
+    pub(crate) fn script(&self) -> Tool {
+        let script = crate::common::root().join("scripts/bottle");
+        Tool::new(&script).bare().envs(self.env()).dir(&self.work())
     }
 
     /// Shell text, ready to be run for this bottle.

@@ -1,0 +1,127 @@
+//! The examples of `man/examples/`, each run as its head says.
+
+use std::fs;
+
+use bottle::docker::image;
+use rustix::process::geteuid;
+use serde_json::Value;
+
+use crate::common::manifest::Manifest;
+use crate::common::{Tool, root};
+use crate::support::{Bottle, docker, engine, images};
+
+/// A bottle's folder with a copy of an example in it, and the examples on PATH.
+fn with_example(bottle: &Bottle, name: &str) {
+    let source = root().join("man/examples").join(name);
+    bottle.file(name, fs::read(&source).unwrap());
+    fs::set_permissions(bottle.work().join(name), fs::metadata(source).unwrap().permissions())
+        .unwrap();
+}
+
+fn sh(bottle: &Bottle, text: &str) -> Tool {
+    bottle.sh(text).env("PROBE", image("probe"))
+}
+
+#[test]
+fn make_launches_a_bottle_a_task() {
+    if !images() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new().image(&image("probe")));
+    with_example(&bottle, "Makefile");
+    bottle.file("tasks/one.txt", "first\n");
+    bottle.file("tasks/two.txt", "second\n");
+    let make = "make -j2 AGENT=implementer COMMAND=";
+    sh(&bottle, &format!("{make}'bottle-probe cat'")).run().ok();
+    assert_eq!(fs::read_to_string(bottle.work().join("tasks/one.out")).unwrap(), "first\n");
+    assert_eq!(fs::read_to_string(bottle.work().join("tasks/two.out")).unwrap(), "second\n");
+    bottle.is_gone();
+
+    // A command that fails leaves no answer.
+    bottle.file("tasks/three.txt", "");
+    let run = sh(&bottle, &format!("{make}'bottle-probe exit 7'")).run();
+    assert_eq!(run.status, 2, "{}", run.report());
+    assert!(run.stderr.contains("Error 7"), "{}", run.report());
+    assert!(!bottle.work().join("tasks/three.out").exists());
+    sh(&bottle, "make clean").run().ok();
+    bottle.is_gone();
+}
+
+#[test]
+fn xargs_launches_a_bottle_a_line() {
+    if !images() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new().image(&image("probe")));
+    with_example(&bottle, "fan-out");
+    let fan_out = "JOBS=3 ./fan-out implementer bottle-probe";
+    let lines = "parser\nlexer\nprinter\n";
+    let run = sh(&bottle, &format!("{fan_out} echo")).stdin(lines).run();
+    let mut said: Vec<&str> = run.stdout.lines().collect();
+    said.sort_unstable();
+    assert_eq!((run.status, said), (0, vec!["lexer", "parser", "printer"]), "{}", run.report());
+    bottle.is_gone();
+    let run = sh(&bottle, &format!("{fan_out} exit")).stdin("0\n9\n").run();
+    assert_eq!(run.status, 123, "{}", run.report());
+    bottle.is_gone();
+}
+
+#[test]
+fn jq_takes_the_place_of_a_stage() {
+    if !images() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new());
+    with_example(&bottle, "from-hosts");
+    let text = "printf '%s\\n' api.example.test | ./from-hosts implementer \"$PROBE\"";
+    let document: Value = sh(&bottle, text).run().json();
+    assert_eq!(document["plan"]["egress"]["allow"][0], "* https://api.example.test:443/**");
+    assert_eq!(document["up"]["selftest"]["verdict"], "closed");
+    let run =
+        sh(&bottle, "bottle exec implementer bottle-probe get https://other.example.test/").run();
+    assert!(run.stderr.contains("denied by bottle-egress"), "{}", run.report());
+    sh(&bottle, "bottle stop implementer").run().ok();
+    bottle.is_gone();
+}
+
+#[test]
+fn claude_code_reaches_its_model_and_nothing_else() {
+    if !engine() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new());
+    let example = root().join("man/examples/claude-code/bottle.yaml");
+    bottle.file("bottle.yaml", fs::read(example).unwrap());
+    let home = bottle.work().with_file_name("home");
+    fs::create_dir_all(home.join(".local/share/claude-bottle")).unwrap();
+    let before = docker(["network", "ls", "-q"]).ok();
+    let mut text = "git init -q . && bottle trust >&2 && bottle start claude --dry-run".to_owned();
+    if geteuid().is_root() {
+        // The agent of a root caller works as the owner of its workspace.
+        text.insert_str(0, "chown 48214:48214 . ../home/.local/share/claude-bottle && ");
+    }
+    let document = sh(&bottle, &text).env("HOME", home).run().json();
+    assert_eq!(
+        document["plan"]["egress"]["allow"],
+        serde_json::json!([
+            "GET,POST https://api.anthropic.com:443/**",
+            "GET,POST https://claude.ai:443/**",
+            "GET,POST https://platform.claude.com:443/**",
+        ])
+    );
+    assert_eq!(document["plan"]["command"], serde_json::json!(["claude"]));
+    assert_eq!(docker(["network", "ls", "-q"]).ok(), before);
+    assert!(!bottle.state().join("claude").exists());
+}
+
+#[test]
+fn every_example_has_a_test() {
+    let tests = include_str!("examples.rs");
+    for entry in fs::read_dir(root().join("man/examples")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(
+            tests.contains(&format!("{name}\"")) || tests.contains(&format!("{name}/")),
+            "{name}"
+        );
+    }
+}
