@@ -149,7 +149,8 @@ fn egress(bench: &Bench, folder: &Path, ca: &Ca, port: u16) -> Result<Option<Run
             "addresses": ["127.0.0.0/8"],
         }],
     });
-    fs::write(conf.join("routes.yaml"), serde_json::to_string_pretty(&routes)?)?;
+    // Text without the mark at its end is taken for half a file.
+    fs::write(conf.join("routes.yaml"), serde_json::to_string_pretty(&routes)? + "\n# end\n")?;
     fs::write(conf.join("roots.pem"), &ca.certificate)?;
     // Its certificates are signed by the same CA as the origin's, so that one client trusts all.
     fs::write(conf.join("ca.pem"), &ca.certificate)?;

@@ -97,10 +97,11 @@ impl Ca {
         let key = pem::parse(key).caller("read 'ca-key.pem'")?;
         let pkcs8 = match key.tag() {
             SEC1_LABEL => rewrap(key.contents(), SEC1, PKCS8),
+            "PRIVATE KEY" => Some(key.into_contents()),
             _ => None,
         }
         .ok_or_else(|| {
-            caller("read 'ca-key.pem': it is not a P-256 key in SEC1 form: make one with 'bottle-egress ca'")
+            caller("read 'ca-key.pem': it is not a P-256 key in SEC1 or PKCS#8 form: make one with 'bottle-egress ca'")
         })?;
         let key = KeyPair::from_pkcs8_der_and_sign_algo(
             &PrivatePkcs8KeyDer::from(pkcs8),
@@ -191,10 +192,10 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_refused() {
+    fn what_is_no_p256_key_is_refused() {
         let (key, cert) = made();
-        let pkcs8 = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap().serialize_pem();
-        for key in [pkcs8.as_str(), "", &key[..80], &cert] {
+        let other = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_pem();
+        for key in [other.as_str(), "", &key[..80], &cert] {
             assert!(Ca::load(&cert, key).is_err(), "{key}");
         }
     }
