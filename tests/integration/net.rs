@@ -150,7 +150,7 @@ fn pool_that_is_used_up_is_told_before_anything_is_made() {
     let before = bottle.leftovers();
     net("two").fails(
         3,
-        &format!("bottle-net: lease two /28 subnets: 0 of 2 left in {pool}: 2 leased: free those of dead bottles with 'bottle-reap --orphans', or add a network to BOTTLE_SUBNETS"),
+        &format!("bottle-net: lease 2 /28 subnets: 0 of 2 left in {pool}: 2 leased by other bottles: free those of dead ones with 'bottle-reap --orphans', or add a network to BOTTLE_SUBNETS"),
     );
     assert_eq!(bottle.leftovers(), before);
     assert!(!bottle.state().join("two").exists());

@@ -7,8 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 use bottle::error::Blame;
-use bottle::net::Ipv4Net;
-use bottle::net::Pool;
+use bottle::net::{Ipv4Net, Pool};
 
 /// What is used outside of the engine and of bottles.
 #[derive(Debug)]

@@ -5,15 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use bottle::docker::{Call, Docker, PATIENCE, complaint, label};
 use bottle::lease::{self, Lease};
-use bottle::net::Ipv4Net;
-use bottle::net::{Net, Pool};
+use bottle::net::{Ipv4Net, Net, Pool};
 use bottle::owner::{Life, Owner};
 use bottle::record::{self, Record};
 use bottle::run::say;
 use bottle::state::{Lock, State};
 use bottle::{Slug, no, world};
 
-use crate::choice::choose;
+use crate::choice::{Used, choose};
 use crate::host::Host;
 use crate::{TOOL, engine};
 
@@ -65,6 +64,8 @@ struct Half {
 enum Fate {
     /// Not made yet, or not by us.
     Absent,
+    /// Not made, because another network of the engine has its subnet.
+    Refused,
     /// Made.
     Made,
     /// A call failed in a way that does not prove that there is none.
@@ -120,17 +121,19 @@ impl Pair {
         let half = |name, subnet, internal| Half { name, subnet, internal, fate: Fate::Absent };
         self.halves =
             vec![half(net.internal.name, internal, true), half(net.bridge.name, bridge, false)];
-        let networks: Vec<_> = self.halves.iter().map(|half| self.start(half)).collect();
+        let calls: Vec<_> = self.halves.iter().map(|half| self.start(half)).collect();
         let facts = self.docker.start(&engine::FACTS);
-        let mut tries = 0;
-        let mut outcomes = self.finish(networks);
-        while let Some(at) = outcomes.iter().position(|overlaps| matches!(overlaps, Ok(true))) {
-            tries += 1;
+        // Each is waited for, also where another one failed, or undoing would race it.
+        let settled: Vec<_> =
+            calls.into_iter().enumerate().map(|(at, call)| self.settle(at, call)).collect();
+        settled.into_iter().collect::<Result<()>>()?;
+        let refused = |half: &Half| half.fate == Fate::Refused;
+        for tries in 1.. {
+            let Some(at) = self.halves.iter().position(refused) else { break };
             self.relet(at, tries)?;
             let again = self.start(&self.halves[at]);
-            outcomes[at] = self.settle(at, again);
+            self.settle(at, again)?;
         }
-        outcomes.into_iter().collect::<Result<Vec<bool>>>()?;
         let facts = engine::judge(&facts?.text(PATIENCE)?)?;
         let [internal, bridge] = [0, 1].map(|at: usize| self.halves[at].subnet);
         Ok(Net {
@@ -146,12 +149,14 @@ impl Pair {
         if self.lock.is_none() {
             return;
         }
+        let doubtful = |half: &&Half| matches!(half.fate, Fate::Made | Fate::Doubtful);
         let calls: Vec<_> = self
             .halves
             .iter()
-            .filter(|half| half.fate != Fate::Absent)
+            .filter(doubtful)
             .map(|half| (half.fate, self.docker.start(&["network", "rm", &half.name])))
             .collect();
+        let mut is_left = false;
         for (fate, call) in calls {
             let removed = call.and_then(|call| call.text(PATIENCE));
             // Of a doubtful one, most probably there is nothing to remove.
@@ -159,8 +164,12 @@ impl Pair {
                 && !engine::is_missing(&format!("{error:#}"))
             {
                 say(TOOL, &format!("undo: {error:#}: run 'bottle-reap {}'", self.lease.slug));
-                return;
+                is_left = true;
             }
+        }
+        if is_left {
+            // A network that is still there still has its subnet.
+            return;
         }
         let freed = lease::free_all(&self.state, &self.lease.slug)
             .and_then(|()| self.state.forget(&self.lease.slug));
@@ -173,7 +182,8 @@ impl Pair {
     fn lease<const N: usize>(&self) -> Result<[Ipv4Net; N]> {
         let lock = lease::lock(&self.state)?;
         let leases = lease::taken(&self.state)?;
-        let subnets = choose(&self.pool, &leases, &self.host.routes, &self.foreign)?;
+        let used = Used { leases: &leases, routes: &self.host.routes, engine: &self.foreign };
+        let subnets = choose(&self.pool, &self.lease.slug, &used)?;
         for subnet in subnets {
             Lease { subnet, ..self.lease.clone() }.write(&self.state, &lock)?;
         }
@@ -213,13 +223,8 @@ impl Pair {
         self.docker.start(&args)
     }
 
-    /// Waits for every call, also where another one failed, or undoing would race it.
-    fn finish(&mut self, calls: Vec<Result<Call>>) -> Vec<Result<bool>> {
-        calls.into_iter().enumerate().map(|(at, call)| self.settle(at, call)).collect()
-    }
-
-    /// Waits for a call that makes a network; whether its subnet is somebody else's.
-    fn settle(&mut self, at: usize, call: Result<Call>) -> Result<bool> {
+    /// Waits for a call that makes a network, and notes what became of it.
+    fn settle(&mut self, at: usize, call: Result<Call>) -> Result<()> {
         let half = &mut self.halves[at];
         let output = call.and_then(|call| {
             half.fate = Fate::Doubtful;
@@ -227,12 +232,12 @@ impl Pair {
         })?;
         if output.status.success() {
             half.fate = Fate::Made;
-            return Ok(false);
+            return Ok(());
         }
         let told = String::from_utf8_lossy(&output.stderr);
         if engine::is_overlap(&told) {
-            half.fate = Fate::Absent;
-            return Ok(true);
+            half.fate = Fate::Refused;
+            return Ok(());
         }
         if told.contains("already exists") {
             half.fate = Fate::Absent;
