@@ -16,6 +16,7 @@
 //! The laws of this crate: it knows no tool; type modules do no I/O; only [`docker`] spawns; only
 //! [`state`] writes files; only [`mod@run`] prints to stderr or decides an exit code.
 
+pub mod apply;
 pub mod compose;
 pub mod docker;
 pub mod document;
@@ -33,10 +34,12 @@ pub mod policy;
 pub mod reap;
 pub mod record;
 pub mod render;
+pub mod report;
 pub mod run;
 pub mod scalar;
 pub mod seal;
 pub mod secret;
+pub mod serve;
 pub mod source;
 pub mod state;
 pub mod strict;

@@ -13,6 +13,7 @@ mod common;
 
 mod containment;
 mod examples;
+mod apply;
 mod hand;
 mod net;
 mod origin;

@@ -11,7 +11,7 @@ use crate::common::root;
 /// Each page with the modules of lib whose types it has to list, every one of them.
 const PAGES: [(&str, &[&str]); 2] = [
     ("bottle-manifest.5", &["manifest"]),
-    ("bottle-plan.5", &["plan", "net", "render", "up", "verdict", "reap"]),
+    ("bottle-plan.5", &["plan", "net", "render", "up", "verdict", "apply", "reap"]),
 ];
 
 /// Modules of lib whose types a page may list.

@@ -28,6 +28,7 @@ macro_rules! tools {
 }
 
 tools! {
+    "bottle-apply" apply "../../tools/bottle-apply/args.rs"
     "bottle-egress" egress "../../tools/bottle-egress/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
     "bottle-reap" reap "../../tools/bottle-reap/args.rs"
@@ -45,7 +46,6 @@ const AUDIENCE: &str = "This is a part of bottle for scripts, Makefiles and pipe
     To run an agent by hand, see \\fBbottle\\fR(1).";
 
 #[test]
-#[ignore = "the tools are on their way"]
 fn every_program_has_a_page() {
     let with_page: Vec<&str> = commands().iter().map(|(name, _)| *name).collect();
     for name in TOOLS.iter().chain(&SIDECARS) {

@@ -1,3 +1,68 @@
-//! `bottle-apply`.
+//! `bottle-apply`: new rules for a bottle that runs, or an honest no.
 
-fn main() {}
+mod args;
+mod change;
+mod live;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use bottle::apply::Apply;
+use bottle::docker::Docker;
+use bottle::plan::Plan;
+use bottle::run::say;
+use bottle::state::State;
+use bottle::{Document, no, serve};
+
+use args::Args;
+use live::Live;
+
+const TOOL: &str = "bottle-apply";
+
+/// How long another tool may hold the bottle's lock.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn main() -> ExitCode {
+    bottle::run(TOOL, |args| apply(&args))
+}
+
+fn apply(args: &Args) -> Result<()> {
+    let mut doc = Document::from_stdin()?;
+    let plan: Plan = doc.need("plan")?;
+    plan.check_seal()?;
+    serve::check(&plan)?;
+    let state = State::find()?;
+    let slug = doc.name().clone();
+    let away = || no(format!("change bottle '{slug}': it is not up: start it with 'bottle-up'"));
+    let folder = state.bottle(&slug);
+    // Taking the lock would make the folder of a bottle that never was.
+    if !Live::is_up(&folder)? {
+        return Err(away());
+    }
+    let _lock = state.lock(&slug, PATIENCE)?;
+    let live = Live::read(&folder)?.ok_or_else(away)?;
+    let change = change::between(&live.plan, &plan)?;
+    for what in change.restart {
+        say(TOOL, &format!("warning: '{what}' differs: it changes when the bottle starts anew"));
+    }
+    let next = live.next(&plan)?;
+    let limit = Duration::from_secs(args.timeout);
+    if let Some(said) = live.serves(&next)? {
+        live.note(&plan, said.generation)?;
+        return pass(&mut doc, &Apply { ms: 0, generation: said.generation, sha256: said.sha256 });
+    }
+    let docker = Docker::find()?;
+    let section = live.put(&docker, &next, limit)?;
+    let done = live.note(&plan, section.generation).and_then(|()| pass(&mut doc, &section));
+    done.inspect_err(|_| live.back(&docker, limit))
+}
+
+/// Passes the document on. A section that says the same already stays as it is.
+fn pass(doc: &mut Document, section: &Apply) -> Result<()> {
+    let same = |old: &Apply| old.sha256 == section.sha256 && section.ms == 0;
+    if !doc.get::<Apply>("apply")?.is_some_and(|old| same(&old)) {
+        doc.set("apply", section)?;
+    }
+    doc.to_stdout()
+}

@@ -9,7 +9,7 @@ use bottle::plan::Plan;
 use bottle::record::Record;
 use bottle::render::Render;
 use bottle::state::{self, State};
-use bottle::{Blame, Document, Slug, caller, no};
+use bottle::{Blame, Document, Slug, caller, no, report};
 
 /// The parts of a document that a start needs.
 pub(crate) struct Job {
@@ -82,6 +82,6 @@ impl Job {
 
     /// Where a sidecar says what it has loaded.
     pub(crate) fn loaded(&self, service: &str) -> PathBuf {
-        self.render.state.join(service).join("run/loaded.json")
+        report::path(&self.render.state, service)
     }
 }

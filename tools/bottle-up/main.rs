@@ -5,7 +5,6 @@ mod args;
 mod job;
 mod ready;
 mod selftest;
-mod serve;
 mod start;
 mod there;
 
@@ -17,7 +16,7 @@ use bottle::docker::Docker;
 use bottle::owner::Owner;
 use bottle::plan::Plan;
 use bottle::state::State;
-use bottle::{Document, secret};
+use bottle::{Document, secret, serve};
 
 use args::Args;
 use job::Job;

@@ -9,7 +9,7 @@ use bottle::error::visible;
 use bottle::policy::Loaded;
 use bottle::render::container;
 use bottle::run::say;
-use bottle::{Blame, state, strict, world};
+use bottle::{Blame, report, world};
 
 use crate::TOOL;
 use crate::job::Job;
@@ -70,9 +70,7 @@ pub(crate) fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<
 
 /// What a sidecar says that it has loaded.
 pub(crate) fn loaded(job: &Job, service: &str) -> Result<Option<Loaded>> {
-    let Some(bytes) = state::read_report(&job.loaded(service))? else { return Ok(None) };
-    let text = String::from_utf8_lossy(&bytes);
-    strict::json(&text, "loaded.json").map(Some)
+    report::loaded(&job.render.state, service)
 }
 
 /// Shows the end of a container's log, and gives its last line.

@@ -1,11 +1,11 @@
 //! What this version cannot serve yet. Nothing of a plan is silently left out.
 
+use crate::error::caller;
+use crate::plan::{Engine, Plan};
 use anyhow::Result;
-use bottle::caller;
-use bottle::plan::{Engine, Plan};
 
 /// Refuses a plan that asks for what no sidecar serves yet, naming all of it.
-pub(crate) fn check(plan: &Plan) -> Result<()> {
+pub fn check(plan: &Plan) -> Result<()> {
     let rules = &plan.egress.routes;
     let asked = [
         ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
@@ -21,7 +21,7 @@ pub(crate) fn check(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     Err(caller(format!(
-        "start the bottle: this version cannot serve '{}' yet: take it out of bottle '{}' in the manifest",
+        "serve the plan: this version cannot serve '{}' yet: take it out of bottle '{}' in the manifest",
         asked.join("', '"),
         plan.bottle
     )))

@@ -1,0 +1,177 @@
+//! A bottle that runs: what it was told, what it says, and how it is told anew.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+use bottle::apply::Apply;
+use bottle::docker::Docker;
+use bottle::error::visible;
+use bottle::plan::Plan;
+use bottle::policy::{Loaded, Policy, Routes};
+use bottle::record::{Phase, Record};
+use bottle::render::{EGRESS, container};
+use bottle::run::say;
+use bottle::state::{self, sha256_hex};
+use bottle::up::Up;
+use bottle::{Blame, report, strict, world};
+
+use crate::TOOL;
+
+/// How often it is looked whether egress has said something.
+const TICK: Duration = Duration::from_millis(2);
+
+/// A bottle that runs, as its folder tells it.
+pub(crate) struct Live {
+    folder: PathBuf,
+    record: Record,
+    /// The plan that it runs.
+    pub(crate) plan: Plan,
+    /// Its `routes.yaml`.
+    routes: Routes,
+    bytes: Vec<u8>,
+    /// Whose that file is, and its mode: the next one is the same.
+    ids: (u32, u32),
+    mode: u32,
+}
+
+/// A policy to be put in force.
+pub(crate) struct Next {
+    bytes: Vec<u8>,
+    sha256: String,
+}
+
+impl Live {
+    /// Whether the bottle in a folder is up.
+    pub(crate) fn is_up(folder: &Path) -> Result<bool> {
+        Ok(Record::read(folder)?.is_some_and(|record| record.phase == Phase::Up))
+    }
+
+    /// Reads the folder of a bottle; `None` where it is not up.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>> {
+        let Some(record) = Record::read(folder)?.filter(|record| record.phase == Phase::Up) else {
+            return Ok(None);
+        };
+        let path = folder.join("plan.json");
+        let plan = fs::read_to_string(&path).world(format!("read '{}'", path.display()))?;
+        let plan = strict::json(&plan, "plan.json").world(format!("read '{}'", path.display()))?;
+        let path = routes(folder);
+        let what = || format!("read '{}'", path.display());
+        let bytes = fs::read(&path).world(what())?;
+        let found = fs::metadata(&path).world(what())?;
+        Ok(Some(Self {
+            folder: folder.to_owned(),
+            record,
+            plan,
+            routes: Routes::parse(&bytes).world(what())?,
+            bytes,
+            ids: (found.uid(), found.gid()),
+            mode: found.mode() & 0o777,
+        }))
+    }
+
+    /// The policy for a plan: the one there is, where that is it already.
+    pub(crate) fn next(&self, plan: &Plan) -> Result<Next> {
+        let mut routes = self.routes.clone();
+        routes.plan.clone_from(&plan.digest);
+        routes.routes.clone_from(&plan.egress.routes);
+        if routes == self.routes {
+            return Ok(Next { sha256: sha256_hex(&self.bytes), bytes: self.bytes.clone() });
+        }
+        routes.generation += 1;
+        let bytes = routes.to_yaml()?.into_bytes();
+        // As egress will, so that what it would refuse is not even written.
+        Routes::parse(&bytes).and_then(Policy::new).caller("check the new routes")?;
+        Ok(Next { sha256: sha256_hex(&bytes), bytes })
+    }
+
+    /// What egress says, if it serves by a policy already.
+    pub(crate) fn serves(&self, next: &Next) -> Result<Option<Loaded>> {
+        let said = report::loaded(&self.folder, EGRESS)?;
+        Ok(said.filter(|said| said.sha256 == next.sha256 && self.bytes == next.bytes))
+    }
+
+    /// Puts a policy in force, or the old one back.
+    pub(crate) fn put(&self, docker: &Docker, next: &Next, limit: Duration) -> Result<Apply> {
+        let begun = Instant::now();
+        let told = self.tell(docker, &next.bytes, &next.sha256, limit);
+        let said = told.inspect_err(|_| self.back(docker, limit))?;
+        let ms = begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+        Ok(Apply { generation: said.generation, sha256: said.sha256, ms })
+    }
+
+    /// Puts the old policy back; what goes wrong in that is told beside the first error.
+    pub(crate) fn back(&self, docker: &Docker, limit: Duration) {
+        let back = || -> Result<()> {
+            self.tell(docker, &self.bytes, &sha256_hex(&self.bytes), limit)?;
+            self.note(&self.plan, self.routes.generation)
+        };
+        if let Err(error) = back() {
+            let slug = &self.record.slug;
+            say(
+                TOOL,
+                &format!(
+                    "put the old rules of bottle '{slug}' back: {error:#}: what is in force is unknown: stop it with 'bottle stop {slug}'"
+                ),
+            );
+        }
+    }
+
+    /// Writes `routes.yaml` and waits until egress says that it serves by it.
+    fn tell(&self, docker: &Docker, bytes: &[u8], sha256: &str, limit: Duration) -> Result<Loaded> {
+        state::write(&routes(&self.folder), bytes, self.mode, Some(self.ids))?;
+        let egress = container(&self.record.compose_project, EGRESS);
+        // Where no change of a file is seen, the signal is.
+        docker.text(&["kill", "--signal", "HUP", &egress]).world("tell egress of its new rules")?;
+        let end = Instant::now() + limit;
+        loop {
+            let said = report::loaded(&self.folder, EGRESS)?;
+            let refused = said.as_ref().and_then(|said| said.refused.as_ref());
+            if let Some(refused) = refused.filter(|refused| refused.sha256 == *sha256) {
+                return Err(world(format!(
+                    "egress refused its new rules: {}",
+                    visible(&refused.error)
+                )));
+            }
+            if let Some(said) = said.filter(|said| said.sha256 == *sha256 && said.refused.is_none())
+            {
+                return Ok(said);
+            }
+            if Instant::now() > end {
+                return Err(silent(&self.record, limit));
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    /// Notes in the bottle's folder which plan is in force.
+    pub(crate) fn note(&self, plan: &Plan, generation: u64) -> Result<()> {
+        let write = |name: &str, mut text: String| {
+            text.push('\n');
+            state::write(&self.folder.join(name), text.as_bytes(), 0o600, None)
+        };
+        write("plan.json", serde_json::to_string_pretty(plan).world("write 'plan.json'")?)?;
+        let path = self.folder.join("up.json");
+        let up = fs::read_to_string(&path).world(format!("read '{}'", path.display()))?;
+        let mut up: Up =
+            strict::json(&up, "up.json").world(format!("read '{}'", path.display()))?;
+        (up.plan, up.generation) = (plan.digest.clone(), generation);
+        write("up.json", serde_json::to_string(&up).world("write 'up.json'")?)?;
+        let record = Record { plan: plan.digest.clone(), ..self.record.clone() };
+        record.write(&self.folder)
+    }
+}
+
+fn routes(folder: &Path) -> PathBuf {
+    folder.join(EGRESS).join("conf/routes.yaml")
+}
+
+fn silent(record: &Record, limit: Duration) -> Error {
+    world(format!(
+        "egress did not say in {} s that it serves by its new rules: see 'bottle logs {}'",
+        limit.as_secs(),
+        record.slug
+    ))
+}
