@@ -11,9 +11,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod apply;
 mod containment;
 mod examples;
-mod apply;
 mod hand;
 mod net;
 mod origin;
