@@ -29,6 +29,7 @@ pub mod name;
 pub mod net;
 pub mod owner;
 pub mod path;
+pub mod pins;
 pub mod plan;
 pub mod policy;
 pub mod reap;

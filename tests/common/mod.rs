@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test target includes this module and uses its part of it")]
 
 pub(crate) mod manifest;
+pub(crate) mod transcript;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;

@@ -19,6 +19,7 @@ mod net;
 mod origin;
 mod orphans;
 mod parallel;
+mod readme;
 mod reap;
 mod render;
 mod script;

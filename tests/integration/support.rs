@@ -94,6 +94,11 @@ impl Bottle {
         &self.pool
     }
 
+    /// The temporary folder that all of it lies in.
+    pub(crate) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
     /// The folder that tools run in.
     pub(crate) fn work(&self) -> PathBuf {
         self.scratch.work()

@@ -12,6 +12,7 @@ mod common;
 
 mod compose;
 mod contract;
+mod glue;
 mod laws;
 mod man;
 mod manifests;
