@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use bottle::pins;
 
-use crate::common::{Run, Tool};
+use crate::common::{Run, Tool, aloud};
 
 /// How long an image may take until it is healthy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn pipelock_starts_and_is_healthy() {
@@ -56,7 +56,7 @@ fn wanted() -> bool {
     let asked = std::env::var_os("BOTTLE_RUN_CANARIES").is_some_and(|value| value == "1");
     if !asked {
         // Opt-in: no setting makes this skip a failure.
-        println!("skipped: canaries run with BOTTLE_RUN_CANARIES=1");
+        aloud("skipped: canaries run with BOTTLE_RUN_CANARIES=1");
     }
     asked
 }

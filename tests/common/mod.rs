@@ -55,12 +55,16 @@ pub(crate) fn skip(why: &str) {
         std::env::var_os("BOTTLE_TEST_REQUIRE_ENGINE").is_none_or(|value| value != "1"),
         "may not be skipped: {why}"
     );
-    // Past the capture of the test harness, or nobody would see it.
+    aloud(&format!("skipped: {why}"));
+}
+
+/// Says something past the capture of the test harness, or nobody would see it.
+pub(crate) fn aloud(text: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = File::options()
         .append(true)
         .open("/dev/stderr")
-        .and_then(|mut stderr| writeln!(stderr, "skipped: {test}: {why}"));
+        .and_then(|mut stderr| writeln!(stderr, "{test}: {text}"));
 }
 
 /// The root of the repository.
