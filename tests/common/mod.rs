@@ -60,11 +60,11 @@ pub(crate) fn skip(why: &str) {
 
 /// Says something past the capture of the test harness, or nobody would see it.
 pub(crate) fn aloud(text: &str) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
     let _ = File::options()
         .append(true)
         .open("/dev/stderr")
-        .and_then(|mut stderr| writeln!(stderr, "{test}: {text}"));
+        .and_then(|mut stderr| writeln!(stderr, "{name}: {text}"));
 }
 
 /// The root of the repository.
