@@ -3,6 +3,7 @@
 
 mod archive;
 mod args;
+mod crew;
 mod logs;
 mod orphan;
 mod reaper;
@@ -20,7 +21,7 @@ use bottle::run::{progress, say};
 use bottle::state::State;
 
 use args::Args;
-use reaper::{End, Reaper, What};
+use reaper::{End, What};
 use trouble::Trouble;
 
 /// The name that messages begin with.
@@ -52,8 +53,9 @@ fn reap(args: &Args) -> Result<()> {
         None => What::Bottle,
     };
     let mut trouble = Trouble::default();
-    for slug in &slugs {
-        match Reaper::new(&state, &docker, slug, &mut trouble).reap(&what) {
+    for (slug, (end, failures)) in slugs.iter().zip(crew::reap(&state, &docker, &slugs, &what)) {
+        trouble.add(failures);
+        match end {
             End::Nothing => {
                 // What a reap before this one removed stays told.
                 if let Some(doc) = doc.as_mut().filter(|doc| !doc.has("reap")) {

@@ -13,6 +13,11 @@ impl Trouble {
         outcome.inspect_err(|error| self.0.push(format!("{doing}: {error:#}"))).ok()
     }
 
+    /// Adds those of another.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// All of them as one error, if there is any.
     pub(crate) fn report(self) -> Result<()> {
         if self.0.is_empty() { Ok(()) } else { Err(world(self.0.join("; "))) }
