@@ -26,3 +26,4 @@ mod script;
 mod support;
 mod terminal;
 mod up;
+mod workspace;
