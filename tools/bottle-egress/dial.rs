@@ -46,6 +46,16 @@ pub(crate) enum Failure {
     Protocol(hyper::Error),
 }
 
+impl Failure {
+    /// Whether nobody who is trusted vouches for the server.
+    pub(crate) fn is_unknown_authority(&self) -> bool {
+        let Self::Tls(error) = self else { return false };
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+        let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        error == Some(&unknown)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -16,6 +16,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 
 use crate::conf::Force;
 use crate::dial::{self, Failure};
@@ -27,6 +28,13 @@ use crate::{connect, journal::Journal};
 
 /// A connection that has rested longer may have been closed by the server at this very moment.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a resting connection may take to be ready. It is at once, unless the server has answered
+/// without waiting for the end of an upload that still goes on.
+const READY: Duration = Duration::from_millis(50);
+
+/// The longest path or host of a request that cannot be judged, as it is written down.
+const WRITTEN: usize = 1024;
 
 /// Answers one request of a client.
 pub(crate) async fn handle(
@@ -150,12 +158,14 @@ fn stray(
     why: String,
 ) -> Response<Answer> {
     let uri = request.uri();
+    let path = &uri.path()[..uri.path().floor_char_boundary(WRITTEN)];
     let target = session.tunnel.as_ref().map(|tunnel| &tunnel.target);
-    let host = match (target, uri.authority()) {
+    let mut host = match (target, uri.authority()) {
         (Some(target), _) => target.host.to_string(),
         (None, Some(authority)) => authority.to_string(),
         (None, None) => String::new(),
     };
+    host.truncate(host.floor_char_boundary(WRITTEN));
     let routes = force.policy.routes();
     session.egress.journal.record(&DecisionLine {
         time: record::now().into(),
@@ -165,7 +175,7 @@ fn stray(
         method: request.method().as_str().into(),
         host: (&*host).into(),
         port: target.map(|target| target.port),
-        path: Some(uri.path().into()),
+        path: Some(path.into()),
         decision: Verdict::Deny,
         rule: None,
         reason: Some(reason),
@@ -175,7 +185,7 @@ fn stray(
         generation: routes.generation,
         dropped: None,
     });
-    let asked = format!("{} {host}{}", request.method(), uri.path());
+    let asked = format!("{} {host}{path}", request.method());
     reply::denied(&force.policy.refusal(reason, asked, why), request.headers())
 }
 
@@ -219,7 +229,7 @@ async fn send(
 ) -> Result<(Response<Incoming>, Upstream), Failure> {
     let allowed = |address| force.policy.address(rule, address).is_ok();
     while let Some((mut upstream, rested)) = force.pool.take(target, allowed) {
-        if upstream.sender.ready().await.is_err() {
+        if !matches!(timeout(READY, upstream.sender.ready()).await, Ok(Ok(()))) {
             continue;
         }
         let again =

@@ -29,20 +29,23 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| *name != CONTENT_LENGTH)
-        .collect();
+    let named: Vec<HeaderName> = named(headers).filter(|name| *name != CONTENT_LENGTH).collect();
     for name in named.iter().chain(&HOP) {
         headers.remove(name);
     }
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// The headers that `Connection` names.
+fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
 }
 
 /// Makes a request's headers fit for the upstream server.
@@ -58,11 +61,12 @@ pub(crate) fn outward(headers: &mut HeaderMap, target: &Target) {
 /// Whether a request asks for a WebSocket. Other upgrades are not passed on, which a server may do
 /// with any: the request then goes as it is.
 pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    let asked = headers.get(UPGRADE);
+    asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && named(headers).any(|name| name == UPGRADE)
 }
 
-/// Whether `Host`, if it is there, says the same as the target; `port_needed`: also where it names
-/// no port and the target's is not the usual one.
+/// Whether `Host`, if it is there, says the same as the target; it may leave out the port.
 pub(crate) fn host_agrees(headers: &HeaderMap, target: &Target) -> Result<(), String> {
     let mut values = headers.get_all(HOST).iter();
     let Some(value) = values.next() else { return Ok(()) };

@@ -45,8 +45,8 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// Takes the connection to `target` that rested least, if one is open whose address `allowed`
-    /// takes, and says how long it rested.
+    /// Takes the connection to `target` that rested least, if one is open whose address is
+    /// `allowed`, and says how long it rested.
     pub(crate) fn take(
         &self,
         target: &Target,

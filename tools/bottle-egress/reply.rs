@@ -158,11 +158,17 @@ pub(crate) fn failed(failure: &Failure, target: &Target) -> Response<Answer> {
         Failure::Tls(_) => (StatusCode::BAD_GATEWAY, "tls"),
         Failure::Protocol(_) => (StatusCode::BAD_GATEWAY, "protocol"),
     };
-    let body = format!(
+    let mut body = format!(
         "bottle-egress could not reach '{}' on port {}: {failure}\n\
          this is not a denial: the rules of the bottle allow the request\n",
         target.host, target.port
     );
+    if failure.is_unknown_authority() {
+        body.push_str(
+            "if the server's certificate is of a private authority, the owner adds that one to \
+             'egress.ca_certificates' of the manifest\n",
+        );
+    }
     let mut response = text(status, body);
     response.headers_mut().insert("x-bottle-error", HeaderValue::from_static(kind));
     response

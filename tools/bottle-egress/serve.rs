@@ -56,10 +56,10 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
         tokio::spawn(dns::udp(egress.clone(), udp));
         tokio::spawn(dns::tcp(egress.clone(), tcp));
     }
+    tokio::spawn(proxy::accept(egress, listener));
     let watch = Watch::start(conf, &args.conf, &args.run)?;
     tokio::select! {
         () = watch.run() => {}
-        () = proxy::accept(egress, listener) => {}
         _ = term.recv() => {}
         _ = int.recv() => {}
     }

@@ -60,8 +60,6 @@ impl Interceptor {
         base.alpn_protocols = vec![ALPN.to_vec()];
         base.session_storage = ServerSessionMemoryCache::new(KEPT);
         base.ticketer = ring::Ticketer::new().world("set up TLS")?;
-        // One flight less for a client that goes on talking.
-        base.send_half_rtt_data = true;
         Ok(Self { ca, key, base, kept: Mutex::default() })
     }
 

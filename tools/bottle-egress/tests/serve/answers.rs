@@ -71,7 +71,7 @@ fn failure_of_the_world_is_told_apart_from_a_denial() {
 #[test]
 fn server_with_a_certificate_of_nobody_is_not_trusted() {
     let bottle = Bottle::start();
-    let stranger = crate::origin::Pki::new();
+    let stranger = crate::origin::Pki::new("a stranger");
     let address = (bottle.address, crate::support::TLS).into();
     let origin =
         crate::origin::Origin::serve(address, Some(stranger.server(&["origin.test"])), |e| {
@@ -80,6 +80,7 @@ fn server_with_a_certificate_of_nobody_is_not_trusted() {
     let mut client = bottle.tunnel("origin.test:8443");
     let answer = client.get("/x", "origin.test:8443");
     assert_eq!((answer.status, answer.header("x-bottle-error")), (502, Some("tls")));
+    assert!(answer.body.contains("'egress.ca_certificates' of the manifest"), "{}", answer.body);
     assert!(origin.seen().is_empty());
     // The same origin, once its authority is among the roots.
     bottle.replace("roots.pem", &stranger.root_pem());

@@ -65,7 +65,7 @@ impl Bottle {
         let made = run(Command::new(EGRESS).args(["ca", "--name", "demo"]));
         let made = String::from_utf8(made.stdout).unwrap();
         let (key, cert) = made.split_at(made.find("-----BEGIN CERT").unwrap());
-        let pki = Pki::new();
+        let pki = Pki::new("the world");
         std::fs::write(folder.join("conf/ca-key.pem"), key).unwrap();
         std::fs::write(folder.join("conf/ca.pem"), cert).unwrap();
         std::fs::write(folder.join("conf/roots.pem"), pki.root_pem()).unwrap();
