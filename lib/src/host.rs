@@ -442,4 +442,27 @@ mod tests {
             assert_eq!(request_host(&host).unwrap().to_string(), host);
         }
     }
+
+    #[test]
+    fn normal_form_is_a_fixed_point_whatever_is_written() {
+        let mut random = crate::policy::tests::Random(11);
+        let parts = [
+            "a", "A", "1", "0x", ".", "..", "-", "_", "*", "*.", "xn--", "ü", "ß", "\u{ad}", "。",
+            "１", "::", "ffff:", "[", "]", "/", "24", "%", "@", ":", " ", "\0", "example", "com",
+            "127", "8.8.8.8", "/32",
+        ];
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let text: String =
+                (0..=random.below(6)).map(|_| parts[random.below(parts.len())]).collect();
+            let _ = authority(&text);
+            let Ok((normal, kind)) = normalise(&text) else { continue };
+            taken += 1;
+            assert_eq!(normalise(&normal).unwrap(), (normal.clone(), kind), "{text:?}");
+            if matches!(kind, HostKind::Name | HostKind::SingleLabel) {
+                assert_eq!(request_host(&normal), Ok(Host::Name((&*normal).into())), "{text:?}");
+            }
+        }
+        assert!(taken > 1_000, "{taken} hosts: the generator tests nothing");
+    }
 }

@@ -118,4 +118,4 @@ pub struct Inject {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

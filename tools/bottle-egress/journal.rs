@@ -197,3 +197,94 @@ impl Disk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test has a folder of its own")]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use bottle::policy::{Kind, Verdict};
+
+    use super::*;
+
+    fn line(host: &str) -> DecisionLine<'_> {
+        DecisionLine {
+            time: "".into(),
+            kind: Kind::Connect,
+            client: Ipv4Addr::LOCALHOST.into(),
+            scheme: None,
+            method: "CONNECT".into(),
+            host: host.into(),
+            port: None,
+            path: None,
+            decision: Verdict::Deny,
+            rule: None,
+            reason: None,
+            nearest: None,
+            address: None,
+            status: None,
+            generation: 1,
+            dropped: None,
+        }
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn lines_that_do_not_fit_are_counted_in_the_next_one() {
+        // Nobody writes, so the buffer fills.
+        let journal = Journal { shared: Arc::default(), writer: Mutex::default() };
+        let long = "x".repeat(1 << 20);
+        for _ in 0..7 {
+            journal.record(&line(&long));
+        }
+        let written = std::mem::take(&mut journal.shared.lock().buffer);
+        assert!(written.len() < BUFFER + (2 << 20));
+        let kept = written.split(|byte| *byte == b'\n').count() as u64 - 1;
+        journal.record(&line("next"));
+        journal.record(&line("last"));
+        let text = String::from_utf8(journal.shared.lock().buffer.clone()).unwrap();
+        let lines: Vec<DecisionLine<'_>> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((lines[0].dropped, lines[1].dropped), (Some(7 - kept), None));
+    }
+
+    #[test]
+    fn files_are_rotated_and_only_the_oldest_is_given_up() {
+        let folder = folder("journal-rotation");
+        let path = folder.join("decisions.jsonl");
+        let mut disk = Disk::open(path.clone(), 4).unwrap();
+        for text in ["one\n", "two\n", "three\n", "four\n", "five\n", "six\n"] {
+            disk.append(text.as_bytes()).unwrap();
+        }
+        let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(
+            [read("decisions.jsonl"), read("decisions.jsonl.1"), read("decisions.jsonl.3")],
+            ["six\n", "five\n", "three\n"]
+        );
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 4);
+        // A restart goes on where the file ends.
+        let mut disk = Disk::open(path, 100).unwrap();
+        disk.append(b"seven\n").unwrap();
+        assert_eq!(read("decisions.jsonl"), "six\nseven\n");
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn closing_writes_what_is_left() {
+        let folder = folder("journal-close");
+        let journal = Journal::open(&folder).unwrap();
+        for _ in 0..1000 {
+            journal.record(&line("a"));
+        }
+        journal.close();
+        let text = std::fs::read_to_string(folder.join("decisions.jsonl")).unwrap();
+        assert_eq!(text.lines().count(), 1000);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
