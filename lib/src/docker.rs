@@ -3,9 +3,12 @@
 //! Children that change the engine run in a process group of their own, so that Ctrl-C at a
 //! terminal ends the tool but not a half-made call; they inherit the bottle's lock (see
 //! [`crate::state::Lock`]), so whoever takes the lock next knows that no such call is under way.
+//! What they say goes into memory files, not pipes: a client that lost its reader would die of the
+//! next line it prints, give up the lock, and leave the engine at work on its last request.
 
 use std::ffi::OsStr;
-use std::io::{PipeReader, Write};
+use std::fs::File;
+use std::io::{PipeReader, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +16,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::error::{Blame, caller, visible, world};
 
@@ -59,6 +63,8 @@ pub enum Compose {
 pub struct Call {
     child: Child,
     what: String,
+    /// What it says, on stdout and on stderr; `None` where a stream is read elsewhere.
+    said: Option<[File; 2]>,
 }
 
 impl Docker {
@@ -85,8 +91,9 @@ impl Docker {
     pub fn stream<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<(Call, PipeReader)> {
         let (reader, writer) = std::io::pipe().world("make a pipe")?;
         let both = writer.try_clone().world("make a pipe")?;
-        let call = start_with(&self.program, args, &[], Stdio::null(), writer.into(), both.into())?;
-        Ok((call, reader))
+        let (child, what) =
+            spawn(&self.program, args, &[], [Stdio::null(), writer.into(), both.into()])?;
+        Ok((Call { child, what, said: None }, reader))
     }
 
     /// Finds Compose: `$BOTTLE_COMPOSE` (a program), else the v2 plugin where docker looks for it,
@@ -149,14 +156,7 @@ impl Compose {
 /// Calls a program that is no part of the engine (`bottle-egress ca`), found beside this tool or
 /// on PATH, and gives its stdout.
 pub fn sibling(name: &str, args: &[&str], stdin: &[u8]) -> Result<String> {
-    let mut call = start_with(
-        &sibling_path(name)?,
-        args,
-        &[],
-        Stdio::piped(),
-        Stdio::piped(),
-        Stdio::piped(),
-    )?;
+    let mut call = start_with(&sibling_path(name)?, args, &[], Stdio::piped())?;
     if let Some(mut pipe) = call.child.stdin.take() {
         // A program that does not read its stdin is none the worse for it.
         let _ = pipe.write_all(stdin);
@@ -178,7 +178,7 @@ pub fn sibling_path(name: &str) -> Result<PathBuf> {
 }
 
 fn start<S: AsRef<OsStr>>(program: &Path, args: &[S], env: &[(&str, &str)]) -> Result<Call> {
-    start_with(program, args, env, Stdio::null(), Stdio::piped(), Stdio::piped())
+    start_with(program, args, env, Stdio::null())
 }
 
 fn start_with<S: AsRef<OsStr>>(
@@ -186,9 +186,24 @@ fn start_with<S: AsRef<OsStr>>(
     args: &[S],
     env: &[(&str, &str)],
     stdin: Stdio,
-    stdout: Stdio,
-    stderr: Stdio,
 ) -> Result<Call> {
+    let memory = || -> std::io::Result<(File, Stdio)> {
+        let file = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
+        let end = file.try_clone()?.into();
+        Ok((file, end))
+    };
+    let (stdout, its_stdout) = memory().world("make a memory file")?;
+    let (stderr, its_stderr) = memory().world("make a memory file")?;
+    let (child, what) = spawn(program, args, env, [stdin, its_stdout, its_stderr])?;
+    Ok(Call { child, what, said: Some([stdout, stderr]) })
+}
+
+fn spawn<S: AsRef<OsStr>>(
+    program: &Path,
+    args: &[S],
+    env: &[(&str, &str)],
+    [stdin, stdout, stderr]: [Stdio; 3],
+) -> Result<(Child, String)> {
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     let verb = args
         .iter()
@@ -207,20 +222,34 @@ fn start_with<S: AsRef<OsStr>>(
         .process_group(0)
         .spawn()
         .world(format!("run '{verb}'"))?;
-    Ok(Call { child, what: verb })
+    Ok((child, verb))
 }
 
 impl Call {
     /// Waits for the end of the call and gives all of its output, whatever its status.
     pub fn output(self, patience: Duration) -> Result<Output> {
-        let Self { child, what } = self;
+        let Self { mut child, what, said } = self;
         let pid = rustix::process::Pid::from_child(&child);
         let (done, outcome) = mpsc::channel();
         std::thread::spawn(move || {
-            let _ = done.send(child.wait_with_output());
+            let _ = done.send(child.wait());
         });
-        if let Ok(output) = outcome.recv_timeout(patience) {
-            return output.world(format!("wait for '{what}'"));
+        if let Ok(status) = outcome.recv_timeout(patience) {
+            let read = |file: Option<File>| -> std::io::Result<Vec<u8>> {
+                let mut bytes = Vec::new();
+                if let Some(mut file) = file {
+                    file.rewind()?;
+                    file.read_to_end(&mut bytes)?;
+                }
+                Ok(bytes)
+            };
+            let [stdout, stderr] = said.map_or([None, None], |said| said.map(Some));
+            let what = format!("wait for '{what}'");
+            return Ok(Output {
+                status: status.world(&what)?,
+                stdout: read(stdout).world(&what)?,
+                stderr: read(stderr).world(&what)?,
+            });
         }
         // Killed by number, because the waiting thread has the child; it has not been waited for
         // yet, so the number is still its own.
