@@ -294,15 +294,17 @@ pub fn complaint(stderr: &str) -> String {
         .lines()
         .map(str::trim)
         .rfind(|line| {
-            let is_noise = ["See 'docker", "Run 'docker", "exit status "]
-                .iter()
-                .any(|noise| line.starts_with(noise));
+            let is_noise =
+                ["See 'docker", "Run 'docker", "exit status ", "Encountered errors while"]
+                    .iter()
+                    .any(|noise| line.starts_with(noise));
             !line.is_empty() && !is_noise
         })
         .unwrap_or("it said nothing");
     let told = told
         .trim_start_matches("Error response from daemon: ")
         .trim_start_matches("Error: ")
+        .trim_start_matches("ERROR: ")
         .trim_end_matches('.');
     visible(told)
 }
@@ -325,5 +327,8 @@ mod tests {
             complaint("a\nError response from daemon: no such network: x.\nexit status 1\n\n"),
             "no such network: x"
         );
+        // docker-compose 1.29.
+        let told = "ERROR: for agent  Cannot start service agent: no such device\nEncountered errors while bringing up the project.\n";
+        assert_eq!(complaint(told), "for agent  Cannot start service agent: no such device");
     }
 }

@@ -13,21 +13,21 @@ use crate::support::{Bottle, docker, images};
 
 const RENDER: &str = "bottle-plan implementer | bottle-net | bottle-render";
 
-fn probe() -> Manifest {
+pub(crate) fn probe() -> Manifest {
     Manifest::new().image(&image("probe"))
 }
 
-fn rendered(manifest: &Manifest) -> (Bottle, String) {
+pub(crate) fn rendered(manifest: &Manifest) -> (Bottle, String) {
     let bottle = Bottle::new(manifest);
     let doc = bottle.sh(RENDER).run().ok();
     (bottle, doc)
 }
 
-fn up(bottle: &Bottle, doc: &str, args: &[&str]) -> Run {
+pub(crate) fn up(bottle: &Bottle, doc: &str, args: &[&str]) -> Run {
     bottle.tool("bottle-up").args(args).stdin(doc).run()
 }
 
-fn container(bottle: &Bottle, service: &str) -> String {
+pub(crate) fn container(bottle: &Bottle, service: &str) -> String {
     format!("bottle-implementer-{}-{service}", bottle.id())
 }
 
@@ -265,80 +265,6 @@ fn missing_source_is_not_made_by_the_engine() {
 }
 
 #[test]
-fn key_is_nowhere_where_the_agent_looks() {
-    if !images() {
-        return;
-    }
-    let (bottle, doc) = rendered(&probe());
-    up(&bottle, &doc, &[]).ok();
-    let key =
-        fs::read_to_string(bottle.state().join("implementer/egress/conf/ca-key.pem")).unwrap();
-    let secret: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
-    assert!(secret.len() >= 2, "{key}");
-    let holds = |service: &str| {
-        let name = container(&bottle, service);
-        let inspected = docker(["inspect", &name]).ok();
-        let found: Value = serde_json::from_str(&inspected).unwrap();
-        let mut texts = vec![inspected];
-        for mount in found[0]["Mounts"].as_array().unwrap() {
-            read_all(Path::new(mount["Source"].as_str().unwrap()), &mut texts);
-        }
-        // What the container has beside its mounts.
-        let export = Tool::new(Path::new("/bin/sh"));
-        let export = export.args(["-c", &format!("docker export {name} | strings -n 8")]).run();
-        texts.push(export.stdout);
-        texts.iter().any(|text| secret.iter().any(|line| text.contains(line)))
-    };
-    assert!(!holds("agent"));
-    // The control.
-    assert!(holds("egress"));
-}
-
-fn read_all(path: &Path, texts: &mut Vec<String>) {
-    if path.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            read_all(&entry.unwrap().path(), texts);
-        }
-    } else {
-        texts.push(String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
-    }
-}
-
-#[test]
-fn dollars_reach_the_agent_as_they_are_written() {
-    if !images() {
-        return;
-    }
-    let manifest = probe()
-        .set(
-            "bottles.dev.env",
-            json!({ "A": "p$HOME", "B": "${HOME}", "C": "$$", "D": "${NO:?x}" }),
-        )
-        .set(
-            "bottles.dev.workspace",
-            json!({ "source": "${HOME}", "target": "/w/$HOME", "mode": "copy" }),
-        )
-        .set(
-            "bottles.dev.mounts",
-            json!([{ "source": "m$HOME", "target": "/m/${HOME}", "read_only": true }]),
-        );
-    let bottle = Bottle::new(&manifest);
-    for name in ["${HOME}", "m$HOME"] {
-        fs::create_dir(bottle.work().join(name)).unwrap();
-    }
-    bottle.start();
-    let mut found = docker(["inspect", &container(&bottle, "agent")]).json();
-    let found = found[0].take();
-    for line in ["A=p$HOME", "B=${HOME}", "C=$$", "D=${NO:?x}"] {
-        assert!(found["Config"]["Env"].as_array().unwrap().contains(&json!(line)), "{line}");
-    }
-    assert_eq!(found["Config"]["WorkingDir"], "/w/$HOME");
-    let mounts = found["Mounts"].as_array().unwrap();
-    let mount = mounts.iter().find(|mount| mount["Destination"] == "/m/${HOME}").unwrap();
-    assert_eq!(mount["Source"], json!(bottle.work().join("m$HOME")));
-}
-
-#[test]
 fn two_bottles_run_side_by_side() {
     if !images() {
         return;
@@ -445,4 +371,26 @@ fn docker_compose_v1_starts_a_bottle_too() {
     let run = bottle.tool("bottle-up").env("BOTTLE_COMPOSE", "docker-compose").stdin(&doc).run();
     assert_eq!(run.json()["up"]["selftest"]["verdict"], "closed");
     assert_eq!(containers(&bottle).len(), 2);
+}
+
+#[test]
+fn docker_compose_v1_is_understood_when_it_fails() {
+    if !images() {
+        return;
+    }
+    let found = Tool::new(Path::new("/bin/sh")).args(["-c", "command -v docker-compose"]).run();
+    if found.status != 0 {
+        return skip("no docker-compose");
+    }
+    let (bottle, doc) = rendered(&probe());
+    compose_file(&bottle, |text| {
+        text.replacen(
+            "    init: true\n",
+            "    init: true\n    devices: [\"/dev/nope:/dev/nope\"]\n",
+            1,
+        )
+    });
+    let run = bottle.tool("bottle-up").env("BOTTLE_COMPOSE", "docker-compose").stdin(&doc).run();
+    run.fails(3, "bottle-up: start bottle 'implementer': run 'docker-compose': for agent  Cannot start service agent: error gathering device information while adding custom device \"/dev/nope\": no such file or directory");
+    assert_eq!(containers(&bottle), Vec::<String>::new());
 }

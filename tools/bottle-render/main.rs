@@ -54,11 +54,11 @@ fn render(args: &Args) -> Result<()> {
     }
     mounts::check(&plan)?;
     secret::check(&plan)?;
-    let roots = roots::all(&plan)?;
+    let further = roots::of_plan(&plan)?;
     if args.dry_run {
         return doc.to_stdout();
     }
-    let made = make::make(&state, &facts, &Content { caller, roots })?;
+    let made = make::make(&state, &facts, &Content { caller, further })?;
     doc.set("render", &made.section)?;
     doc.to_stdout().inspect_err(|_| made.undo())
 }

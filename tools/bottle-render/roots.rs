@@ -16,10 +16,15 @@ const PLACES: [&str; 6] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The host's public roots and the certificates in the files that the plan names, as PEM.
-pub(crate) fn all(plan: &Plan) -> Result<String> {
-    let host = PLACES.iter().find_map(|place| fs::read_to_string(place).ok());
-    let mut all = host.map_or_else(String::new, |text| certificates(&text));
+/// The host's public roots as PEM; empty where it has none.
+pub(crate) fn of_host() -> String {
+    let found = PLACES.iter().find_map(|place| fs::read_to_string(place).ok());
+    found.map_or_else(String::new, |text| certificates(&text))
+}
+
+/// The certificates in the files that a plan names, as PEM.
+pub(crate) fn of_plan(plan: &Plan) -> Result<String> {
+    let mut all = String::new();
     for path in &plan.egress.ca_certificates {
         let what = || format!("read CA certificates '{}'", path.display());
         let found = certificates(&fs::read_to_string(path).caller(what())?);

@@ -126,3 +126,68 @@ fn explicit(user: &str) -> Result<(String, Ids)> {
         _ => Err(caller(format!("read plan.user: '{user}' is neither 'root' nor 'uid[:gid]'"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn plan(more: &serde_json::Value) -> Plan {
+        let mut plan = json!({
+            "digest": "", "agent": "a", "bottle": "b", "image": "i", "resources": { "pids": 1 },
+            "egress": { "engine": "embedded" }, "selftest": "off",
+            "workspace": { "source": "/w", "target": "/w", "mode": "bind", "read_only": false },
+        });
+        for (name, value) in more.as_object().unwrap() {
+            plan[name] = value.clone();
+        }
+        serde_json::from_value(plan).unwrap()
+    }
+
+    fn agent(plan: &Plan, caller: Ids, holder: Ids, bits: u32) -> Result<Ids> {
+        let caller = Caller { ids: caller, rootless: false };
+        decide(plan, caller, Some(Holder { ids: holder, mode: bits })).map(|who| who.agent)
+    }
+
+    #[test]
+    fn workspace_that_the_agent_cannot_write_is_refused_with_the_ways_out() {
+        let error = agent(&plan(&json!({})), (0, 0), (0, 0), 0o755).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "mount the workspace '/w': uid 65533 of the agent cannot write in it: set 'user: root', or 'read_only: true', or 'mode: copy'"
+        );
+        for (caller, holder, mode) in [
+            ((1000, 1000), (0, 0), 0o755),
+            ((1000, 1000), (1000, 1000), 0o555),
+            ((1000, 1000), (2000, 1000), 0o757),
+            ((0, 0), (1000, 1000), 0o500),
+        ] {
+            assert!(
+                agent(&plan(&json!({})), caller, holder, mode).is_err(),
+                "{caller:?} {holder:?} {mode:o}"
+            );
+        }
+    }
+
+    #[test]
+    fn workspace_that_the_agent_can_write_decides_for_root() {
+        for (caller, holder, mode, expected) in [
+            ((0, 0), (1000, 100), 0o755, (1000, 100)),
+            ((0, 0), (0, 0), 0o777, (65533, 65533)),
+            ((1000, 1000), (1000, 1000), 0o700, (1000, 1000)),
+            ((1000, 1000), (2000, 1000), 0o770, (1000, 1000)),
+            ((1000, 1000), (2000, 2000), 0o777, (1000, 1000)),
+        ] {
+            assert_eq!(agent(&plan(&json!({})), caller, holder, mode).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn explicit_user_is_the_owners_word() {
+        for (user, expected) in [("root", (0, 0)), ("7", (7, 0)), ("7:8", (7, 8))] {
+            let who = agent(&plan(&json!({ "user": user })), (1000, 1000), (0, 0), 0o700).unwrap();
+            assert_eq!(who, expected);
+        }
+    }
+}

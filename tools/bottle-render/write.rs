@@ -16,13 +16,13 @@ use crate::authority::Authority;
 use crate::model::{self, Facts};
 use crate::mounts::copy_of;
 use crate::who::Caller;
-use crate::{passwd, truststore};
+use crate::{passwd, roots, truststore};
 
 /// What the files hold beside the facts.
 pub(crate) struct Content {
     pub(crate) caller: Caller,
-    /// The host's public roots, and the certificates that the plan adds.
-    pub(crate) roots: String,
+    /// The certificates that the plan adds to the host's public roots.
+    pub(crate) further: String,
 }
 
 /// The compose file, in the bottle's folder.
@@ -40,11 +40,12 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let ca = Authority::of(folder, facts.slug)?;
     let generation = generation(facts);
     let routes = model::routes(facts, generation).to_yaml()?;
-    agent(facts, content, &ca.certificate)?;
+    let roots = [roots::of_host(), content.further.clone()].concat();
+    agent(facts, content, &roots, &ca.certificate)?;
     let passwd = passwd::merge(passwd, facts.who.agent);
     let top = Folder { path: folder.to_owned(), owner: None };
     top.file("agent/passwd", &passwd, 0o644)?;
-    egress(facts, content, &ca, &routes)?;
+    egress(facts, content, &roots, &ca, &routes)?;
     let plan = model::plan_file(facts.plan)?;
     top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
@@ -114,7 +115,7 @@ fn record(facts: &Facts) -> Result<()> {
 
 /// What the agent sees: certificates, its prompt, and its workspace where that is a
 /// copy.
-fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
+fn agent(facts: &Facts, content: &Content, roots: &str, ca: &str) -> Result<()> {
     let ids = facts.who.agent;
     let owner = content.caller.owner(ids);
     let conf = Folder::make(facts.folder.join("agent/conf"), owner)?;
@@ -122,7 +123,7 @@ fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
     // through the state folder to them.
     state::set_mode(&conf.path, if content.caller.can_own(ids) { 0o700 } else { 0o755 })?;
     conf.file("ca.pem", ca, 0o644)?;
-    let bundle = [&content.roots, ca].concat();
+    let bundle = [roots, ca].concat();
     conf.file("bundle.pem", &bundle, 0o644)?;
     conf.file("bundle.jks", truststore::jks(&bundle), 0o644)?;
     match &facts.plan.prompt {
@@ -138,11 +139,17 @@ fn agent(facts: &Facts, content: &Content, ca: &str) -> Result<()> {
 }
 
 /// What egress sees, and where it reports.
-fn egress(facts: &Facts, content: &Content, ca: &Authority, routes: &str) -> Result<()> {
+fn egress(
+    facts: &Facts,
+    content: &Content,
+    roots: &str,
+    ca: &Authority,
+    routes: &str,
+) -> Result<()> {
     let owner = content.caller.owner(facts.who.sidecars);
     Folder::make(facts.folder.join("egress/run"), owner)?;
     let conf = Folder::make(egress_conf(facts.folder), owner)?;
-    conf.file("roots.pem", &content.roots, 0o644)?;
+    conf.file("roots.pem", roots, 0o644)?;
     conf.file("ca.pem", &ca.certificate, 0o644)?;
     conf.file("ca-key.pem", &ca.key, 0o600)?;
     conf.file("mitmproxy-ca.pem", ca.both(), 0o644)?;

@@ -6,6 +6,7 @@ mod job;
 mod ready;
 mod selftest;
 mod start;
+mod sweep;
 mod there;
 
 use std::process::ExitCode;

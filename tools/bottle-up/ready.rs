@@ -27,11 +27,8 @@ pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -
     let begun = Instant::now();
     let mut pulse = begun + PULSE;
     loop {
-        let loaded = loaded(job, service).world(&what)?;
-        if let Some(loaded) = &loaded
-            && loaded.sha256 == job.render.routes_sha256
-        {
-            return Ok(loaded.generation);
+        if let Some(generation) = serves(job, service).world(&what)? {
+            return Ok(generation);
         }
         let now = Instant::now();
         if now < pulse {
@@ -45,7 +42,7 @@ pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -
         if begun.elapsed() < limit {
             continue;
         }
-        let last = match loaded.and_then(|loaded| loaded.refused) {
+        let last = match loaded(job, service)?.and_then(|loaded| loaded.refused) {
             Some(refused) => format!("it refused the policy: {}", visible(&refused.error)),
             None => last_words(docker, job, service)?,
         };
@@ -68,8 +65,15 @@ pub(crate) fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<
     }
 }
 
+/// The generation that a sidecar serves, if it is the policy that was rendered.
+pub(crate) fn serves(job: &Job, service: &str) -> Result<Option<u64>> {
+    let loaded = loaded(job, service)?;
+    let same = loaded.filter(|loaded| loaded.sha256 == job.render.routes_sha256);
+    Ok(same.map(|loaded| loaded.generation))
+}
+
 /// What a sidecar says that it has loaded.
-pub(crate) fn loaded(job: &Job, service: &str) -> Result<Option<Loaded>> {
+fn loaded(job: &Job, service: &str) -> Result<Option<Loaded>> {
     report::loaded(&job.render.state, service)
 }
 

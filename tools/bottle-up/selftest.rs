@@ -81,7 +81,7 @@ fn judge(verdict: &Verdict, enforce: bool) -> Result<()> {
         return Ok(());
     }
     let told: Vec<String> = grave.iter().map(|check| described(check)).collect();
-    Err(world(format!("self-test: {}", told.join(", "))))
+    Err(world(format!("self-test: {}: look into it with --keep", told.join(", "))))
 }
 
 fn grave(check: &Check) -> bool {
@@ -172,4 +172,64 @@ fn harmless(rule: &Rule) -> Option<String> {
     let port = *rule.ports.first()?;
     let scheme = if port == 80 { "http" } else { "https" };
     Some(format!("{method}={scheme}://{host}:{port}{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asked(rule: serde_json::Value) -> Option<String> {
+        harmless(&serde_json::from_value(rule).unwrap())
+    }
+
+    #[test]
+    fn only_a_request_that_changes_nothing_is_tried() {
+        let name = json!({ "host": "api.example.com", "kind": "name", "ports": [443, 8443] });
+        assert_eq!(asked(name.clone()).unwrap(), "HEAD=https://api.example.com:443/");
+        let mut rule = name.clone();
+        rule["methods"] = json!(["GET", "POST"]);
+        rule["paths"] = json!(["/v1/**", "/health"]);
+        assert_eq!(asked(rule.clone()).unwrap(), "GET=https://api.example.com:443/health");
+        rule["paths"] = json!(["/v1/**"]);
+        assert_eq!(asked(rule), None);
+        let mut rule = name;
+        rule["methods"] = json!(["POST"]);
+        assert_eq!(asked(rule), None);
+        let wildcard = json!({ "host": "*.example.com", "kind": "wildcard", "ports": [443] });
+        assert_eq!(asked(wildcard), None);
+        let address = json!({ "host": "2001:db8::1", "kind": "address", "ports": [80] });
+        assert_eq!(asked(address).unwrap(), "HEAD=http://[2001:db8::1]:80/");
+    }
+
+    fn judged(expect: Expect, got: Got, enforce: bool) -> Result<()> {
+        let check = Check::new("direct TCP", "192.0.2.1:443".into(), expect, got, "why".into());
+        judge(&Verdict::new(None, 1, vec![check]), enforce)
+    }
+
+    #[test]
+    fn whatever_is_open_or_denied_against_the_plan_ends_an_enforced_start() {
+        for (expect, got) in [
+            (Expect::Closed, Got::Passed),
+            (Expect::Denied, Got::Passed),
+            (Expect::Denied, Got::Failed),
+            (Expect::Passed, Got::Denied),
+        ] {
+            assert!(judged(expect, got, true).is_err(), "{expect:?} {got:?}");
+            assert!(judged(expect, got, false).is_ok(), "{expect:?} {got:?}");
+        }
+        let error = judged(Expect::Closed, Got::Passed, true).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "self-test: direct TCP '192.0.2.1:443' was open (why): look into it with --keep"
+        );
+    }
+
+    #[test]
+    fn allowed_server_that_does_not_answer_is_only_told() {
+        for got in [Got::Silent, Got::Failed, Got::Unreachable] {
+            assert!(judged(Expect::Passed, got, true).is_ok(), "{got:?}");
+        }
+    }
 }

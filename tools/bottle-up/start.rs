@@ -6,19 +6,16 @@ use anyhow::Result;
 use bottle::docker::{Compose, Docker, PATIENCE};
 use bottle::owner::Owner;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, EGRESS};
+use bottle::render::AGENT;
 use bottle::run::{progress, say};
 use bottle::state;
 use bottle::up::Up;
 use bottle::{Blame, caller, no, strict};
 
 use crate::job::Job;
+use crate::sweep::sweep;
 use crate::there::{self, Container};
 use crate::{TOOL, ready, selftest};
-
-/// How often, and how long apart, it is looked for containers that come late.
-const SWEEPS: u32 = 3;
-const SETTLE: Duration = Duration::from_millis(100);
 
 /// A start under way.
 pub(crate) struct Start<'a> {
@@ -35,60 +32,60 @@ pub(crate) struct Start<'a> {
 impl Start<'_> {
     /// Starts what is not up yet; gives the section, and whether anything was started.
     pub(crate) fn run(&self) -> Result<(Up, bool)> {
+        let sidecars = self.sidecars()?;
         let mut record = self.job.record()?;
         let there = there::look(&self.docker, self.job)?;
         if let Some(up) = self.already(&record, &there)? {
             return Ok((up, false));
         }
-        let up = self.bring_up(&there, &mut record).inspect_err(|_| self.undo())?;
+        let up = self.bring_up(&sidecars, &there, &mut record).inspect_err(|_| self.undo())?;
         Ok((up, true))
     }
 
     /// What is up already, if it is what is asked for.
     fn already(&self, record: &Record, there: &[Container]) -> Result<Option<Up>> {
         let runs = |service: &str| there.iter().any(|c| c.service == service && c.running);
-        let mut services = self.job.render.services.keys();
-        if let Some(only) = self.only {
-            self.sidecar(only)?;
-            let serves = runs(only)
-                && ready::loaded(self.job, only)?
-                    .is_some_and(|loaded| loaded.sha256 == self.job.render.routes_sha256);
-            return Ok(serves.then(|| self.section(self.job.render.generation, None)));
+        if record.phase == Phase::Up {
+            let mut services = self.job.render.services.keys();
+            if let Some(ended) = services.find(|service| !runs(service)) {
+                return Err(no(format!(
+                    "start bottle '{}': it was up, and its '{ended}' has ended: clear it away with 'bottle-reap {0}' first",
+                    self.job.slug
+                )));
+            }
+            let text = std::fs::read_to_string(self.file()).world("read 'up.json'")?;
+            return strict::json(&text, "up.json").map(Some);
         }
-        if record.phase != Phase::Up {
-            return Ok(None);
-        }
-        if let Some(ended) = services.find(|service| !runs(service)) {
-            return Err(no(format!(
-                "start bottle '{}': it was up, and its '{ended}' has ended: clear it away with 'bottle-reap {0}' first",
-                self.job.slug
-            )));
-        }
-        let text = std::fs::read_to_string(self.file()).world("read 'up.json'")?;
-        strict::json(&text, "up.json").map(Some)
+        let Some(only) = self.only else { return Ok(None) };
+        let serves = runs(only) && ready::serves(self.job, only)?.is_some();
+        Ok(serves.then(|| self.section(self.job.render.generation, None)))
     }
 
-    fn sidecar(&self, service: &str) -> Result<()> {
-        let sidecars: Vec<&str> =
-            self.job.render.services.keys().map(String::as_str).filter(|s| *s != AGENT).collect();
-        if sidecars.contains(&service) {
-            return Ok(());
+    /// The sidecars that are to serve.
+    fn sidecars(&self) -> Result<Vec<&str>> {
+        let all = self.job.render.services.keys().map(String::as_str);
+        let all: Vec<&str> = all.filter(|service| *service != AGENT).collect();
+        match self.only {
+            None => Ok(all),
+            Some(only) if all.contains(&only) => Ok(vec![only]),
+            Some(only) => Err(caller(format!(
+                "start '{only}' alone: it is no sidecar of this bottle: known are '{}'",
+                all.join("', '")
+            ))),
         }
-        Err(caller(format!(
-            "start '{service}' alone: it is no sidecar of this bottle: known are '{}'",
-            sidecars.join("', '")
-        )))
     }
 
-    fn bring_up(&self, there: &[Container], record: &mut Record) -> Result<Up> {
+    fn bring_up(&self, sidecars: &[&str], there: &[Container], record: &mut Record) -> Result<Up> {
         let job = self.job;
-        // What a container that is gone said of itself must not count for the next one.
-        let serving = |c: &Container| c.running && c.service == EGRESS && c.plan == job.plan.digest;
-        if !there.iter().any(serving) {
-            state::remove(&job.loaded(EGRESS))?;
+        let ours = |c: &&Container| c.plan == job.plan.digest;
+        for service in sidecars {
+            // What a container that is gone said of itself must not count for the next one.
+            if !there.iter().filter(ours).any(|c| c.running && c.service == *service) {
+                state::remove(&job.loaded(service))?;
+            }
         }
         let mut args = vec!["up", "--detach"];
-        if there.iter().all(|c| c.plan == job.plan.digest) {
+        if there.iter().all(|c| ours(&c)) {
             args.push("--no-recreate");
         }
         if let Some(service) = self.only {
@@ -97,7 +94,10 @@ impl Start<'_> {
         progress(TOOL, &format!("start bottle '{}'", job.slug));
         let owner = self.owner.to_string();
         self.compose(&args, &owner).world(format!("start bottle '{}'", job.slug))?;
-        let generation = ready::wait(&self.docker, job, EGRESS, self.limit)?;
+        let mut generation = job.render.generation;
+        for service in sidecars {
+            generation = ready::wait(&self.docker, job, service, self.limit)?;
+        }
         let tested = match self.only {
             Some(_) => None,
             None => selftest::run(&self.docker, job)?,
@@ -126,7 +126,10 @@ impl Start<'_> {
                 None => vec!["down", "--volumes", "--timeout", "2"],
             };
             self.compose(&args, "none")?;
-            self.sweep()?;
+            let made = &self.job.render.services;
+            let mut made =
+                made.iter().filter(|(service, _)| self.only.is_none_or(|o| o == *service));
+            made.try_for_each(|(service, image)| sweep(&self.docker, self.job, service, image))?;
             state::remove(&self.file())?;
             let mut record = self.job.record()?;
             record.phase = Phase::Starting;
@@ -143,22 +146,6 @@ impl Start<'_> {
                 ),
             );
         }
-    }
-
-    /// Removes what was still being made while Compose took the rest down: where one container
-    /// fails, Compose ends without waiting for the others, and the engine goes on with them.
-    fn sweep(&self) -> Result<()> {
-        let service = self.only.unwrap_or_default();
-        for _ in 0..SWEEPS {
-            let left = there::look(&self.docker, self.job)?;
-            let left = left.iter().filter(|c| service.is_empty() || c.service == service);
-            let names: Vec<&str> = left.map(|container| container.name.as_str()).collect();
-            if !names.is_empty() {
-                self.docker.text(&[&["rm", "--force", "--volumes"], &names[..]].concat())?;
-            }
-            std::thread::sleep(SETTLE);
-        }
-        Ok(())
     }
 
     fn compose(&self, args: &[&str], owner: &str) -> Result<()> {

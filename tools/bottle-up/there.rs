@@ -9,7 +9,6 @@ use crate::job::Job;
 /// One container of the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Container {
-    pub(crate) name: String,
     pub(crate) service: String,
     pub(crate) plan: String,
     pub(crate) running: bool,
@@ -43,7 +42,6 @@ fn container(line: &str, project: &str) -> Result<Container> {
         )));
     }
     Ok(Container {
-        name: name.to_owned(),
         service: service.to_owned(),
         plan: plan.to_owned(),
         running: state == "running",
