@@ -142,6 +142,7 @@ impl Scratch {
         vec![
             ("PATH", path.unwrap()),
             ("HOME", self.path().join("home").into()),
+            ("BOTTLE_BIN", bin(TOOLS[0]).parent().unwrap().into()),
             ("BOTTLE_STATE", self.state().into()),
             // A pool for benchmarks that no bottle uses, so that nothing depends on what runs here.
             ("BOTTLE_SUBNETS", "198.18.0.0/16".into()),
