@@ -26,7 +26,7 @@ demo: all ## run the main job: a bottle, the probe in it, nothing left
 test: unit integration ## run all tests
 
 unit: ## run the tests that need no engine
-	$(CARGO) test --workspace --lib --bins --test unit
+	$(CARGO) test --workspace --lib --bins --test unit --test serve
 
 integration: all images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --test integration -- --test-threads=2
