@@ -161,7 +161,8 @@ pub struct Secret {
     /// Path of a file.
     #[serde(default, deserialize_with = "some")]
     pub from_file: Option<Text>,
-    /// A command whose output it is, a list of words: `[pass, show, github]`.
+    /// A command whose output it is, a list of words: `[pass, show, github]`. A word that begins with
+    /// `./`, `../` or `~/` is a path.
     #[serde(default, deserialize_with = "some_of")]
     pub from_command: Option<Vec<Text>>,
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -59,6 +60,7 @@ impl Source {
             match &found[..] {
                 [] => {}
                 [one] => {
+                    own(one)?;
                     let label = one.strip_prefix(here).unwrap_or(one).display().to_string();
                     return Ok(Self { label, ..Self::open(one)? });
                 }
@@ -94,6 +96,23 @@ impl Source {
     pub fn named(&self) -> ManifestSource {
         ManifestSource { path: self.path.clone(), sha256: self.sha256() }
     }
+}
+
+/// Refuses to pick up what somebody else put into a folder above: a manifest names commands that
+/// the caller then runs.
+fn own(path: &Path) -> Result<()> {
+    let found = std::fs::metadata(path).caller(format!("look at '{}'", path.display()))?;
+    let caller_id = rustix::process::getuid().as_raw();
+    let why = match found.uid() {
+        _ if found.mode() & 0o002 != 0 => "everybody can write it".to_owned(),
+        0 => return Ok(()),
+        uid if uid == caller_id => return Ok(()),
+        uid => format!("it belongs to uid {uid}"),
+    };
+    Err(caller(format!(
+        "find the manifest: '{}' is there, and {why}: if it is meant, name it",
+        path.display()
+    )))
 }
 
 fn read(from: impl Read, label: &str) -> Result<String> {

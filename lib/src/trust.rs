@@ -14,7 +14,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Blame;
-use crate::plan::{Plan, WorkspaceMode};
+use crate::plan::{Plan, Workspace, WorkspaceMode};
 use crate::record::now;
 use crate::source::Source;
 use crate::state::{self, State, sha256_hex};
@@ -53,12 +53,17 @@ pub fn add(state: &State, source: &Source) -> Result<()> {
     write(state, &file(state, &source.path), &trusted)
 }
 
-/// Ends the trust in a manifest; whether there was any.
+/// Ends the trust in a manifest, or the mistrust in a folder that agents could once write; whether
+/// there was any.
 pub fn forget(state: &State, path: &Path) -> Result<bool> {
     let file = file(state, path);
     let was = file.exists();
     state::remove(&file)?;
-    Ok(was)
+    if !written(state)?.iter().any(|folder| folder == path) {
+        return Ok(was);
+    }
+    change_written(state, |all| all.retain(|folder| folder != path))?;
+    Ok(true)
 }
 
 /// Everything that is trusted, by path.
@@ -76,21 +81,29 @@ pub fn written(state: &State) -> Result<Vec<PathBuf>> {
     Ok(read(&folder(state).join("written.json"))?.unwrap_or_default())
 }
 
+/// What the agent of a plan can write on the host.
+pub fn writable(plan: &Plan) -> impl Iterator<Item = &PathBuf> {
+    let mounts = plan.mounts.iter().filter(|mount| !mount.read_only).map(|mount| &mount.source);
+    let shared = |it: &&Workspace| !it.read_only && it.mode == WorkspaceMode::Bind;
+    mounts.chain(plan.workspace.iter().filter(shared).map(|it| &it.source))
+}
+
 /// Notes what the agent of a plan can write, before it can.
 pub fn note_written(state: &State, plan: &Plan) -> Result<()> {
-    let mounts = plan.mounts.iter().filter(|mount| !mount.read_only).map(|mount| &mount.source);
-    let workspace =
-        plan.workspace.iter().filter(|it| !it.read_only && it.mode == WorkspaceMode::Bind);
-    let new: Vec<PathBuf> = mounts.chain(workspace.map(|it| &it.source)).cloned().collect();
+    let new: Vec<PathBuf> = writable(plan).cloned().collect();
     let known = |all: &[PathBuf]| new.iter().all(|path| all.contains(path));
     if known(&written(state)?) {
         return Ok(());
     }
+    change_written(state, |all| all.extend(new))
+}
+
+fn change_written(state: &State, change: impl FnOnce(&mut Vec<PathBuf>)) -> Result<()> {
     state::make_folder(&folder(state), None)?;
     // Two pipelines at once must not write over one another's notes.
     let _lock = state::lock_file(&folder(state).join("lock"), Duration::from_secs(10))?;
     let mut all = written(state)?;
-    all.extend(new);
+    change(&mut all);
     all.sort();
     all.dedup();
     write(state, &folder(state).join("written.json"), &all)

@@ -6,11 +6,10 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use bottle::path::follow;
 use bottle::plan::{Plan, WorkspaceMode};
 use bottle::{Blame, caller};
 
-use crate::facts::Facts;
+use crate::facts::World;
 use crate::git;
 
 /// Folders of the kernel, and of engines, which are the host itself.
@@ -45,9 +44,9 @@ const USER_SOCKETS: [&str; 8] = [
 ];
 
 /// Checks what a plan mounts, and finds what stays read-only in its workspace.
-pub(crate) fn check(plan: &mut Plan, facts: &Facts) -> Result<()> {
+pub(crate) fn check(plan: &mut Plan, world: &World) -> Result<()> {
     let mounts = !plan.mounts.is_empty() || plan.workspace.is_some();
-    let closed = if mounts { closed(facts) } else { Vec::new() };
+    let closed = if mounts { closed(world) } else { Vec::new() };
     for mount in &plan.mounts {
         let what = format!("mount '{}'", mount.source.display());
         let check = || -> Result<()> {
@@ -66,25 +65,25 @@ pub(crate) fn check(plan: &mut Plan, facts: &Facts) -> Result<()> {
             workspace.pinned = found.pinned;
         }
     }
-    check_obeyed(plan, facts)
+    check_obeyed(plan, world)
 }
 
 /// Everything that is no agent's business, each with what it is. Sources have their links resolved,
 /// so what may be a link itself is named both ways.
-fn closed(facts: &Facts) -> Vec<(PathBuf, &'static str)> {
+fn closed(world: &World) -> Vec<(PathBuf, &'static str)> {
     let both = |path: &Path| {
         let real = path.canonicalize().ok().filter(|real| real != path);
         real.into_iter().chain([path.to_owned()])
     };
-    let mut closed = vec![(facts.state.root().to_owned(), "the state folder of bottle")];
+    let mut closed = vec![(world.state.root().to_owned(), "the state folder of bottle")];
     closed.extend(HOST.iter().map(|path| (path.into(), "the host's own")));
     closed.extend(both(Path::new(ENGINE_DATA)).map(|path| (path, "the engine's own")));
     let mut sockets: Vec<PathBuf> = SOCKETS.iter().map(PathBuf::from).collect();
-    let homes = [&facts.base.home, &facts.runtime].into_iter().flatten();
+    let homes = [&world.home, &world.runtime].into_iter().flatten();
     for home in homes.flat_map(|home| both(home)) {
         sockets.extend(USER_SOCKETS.iter().map(|path| home.join(path)));
     }
-    sockets.extend(facts.engine.iter().flat_map(|socket| both(socket)));
+    sockets.extend(world.engine.iter().flat_map(|socket| both(socket)));
     closed.extend(sockets.into_iter().map(|path| (path, "a socket of the engine")));
     closed
 }
@@ -143,12 +142,10 @@ fn check_inside_git(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses what the host reads, runs or follows on behalf of this plan while an agent could have
-/// written it, and keys that an agent could read.
-fn check_obeyed(plan: &Plan, facts: &Facts) -> Result<()> {
-    let written = |path: &Path| facts.writable.iter().find(|folder| path.starts_with(folder));
-    for (text, link) in facts.base.links.borrow().iter() {
-        if let Some(folder) = written(link) {
+/// Refuses links of a manifest's paths that an agent could turn elsewhere.
+pub(crate) fn check_links(links: &[(String, PathBuf)], world: &World) -> Result<()> {
+    for (text, link) in links {
+        if let Some(folder) = world.written(link) {
             return Err(caller(format!(
                 "'{text}' leads through link '{}', which an agent can turn elsewhere, because '{}' is writable: write where it leads to",
                 link.display(),
@@ -156,8 +153,14 @@ fn check_obeyed(plan: &Plan, facts: &Facts) -> Result<()> {
             )));
         }
     }
-    for (what, path) in obeyed(plan, facts) {
-        if let Some(folder) = written(&path) {
+    Ok(())
+}
+
+/// Refuses what the host reads or runs on behalf of this plan while an agent could have written it,
+/// and keys that an agent could read.
+fn check_obeyed(plan: &Plan, world: &World) -> Result<()> {
+    for (what, path) in obeyed(plan) {
+        if let Some(folder) = world.written(&path) {
             return Err(caller(format!(
                 "{what} '{}' can be changed by an agent, because '{}' is writable, and the host uses it: keep it elsewhere",
                 path.display(),
@@ -181,7 +184,7 @@ fn check_obeyed(plan: &Plan, facts: &Facts) -> Result<()> {
 }
 
 /// What the host reads or runs, other than mounts.
-fn obeyed(plan: &Plan, facts: &Facts) -> Vec<(&'static str, PathBuf)> {
+fn obeyed(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
     let mut found: Vec<_> = secret(plan).map(|(what, path)| (what, path.to_owned())).collect();
     found.extend(plan.build.iter().map(|build| ("build context", build.context.clone())));
     found.extend(plan.egress.ca_certificates.iter().map(|path| ("CA file", path.clone())));
@@ -190,8 +193,9 @@ fn obeyed(plan: &Plan, facts: &Facts) -> Vec<(&'static str, PathBuf)> {
     );
     for word in plan.secrets.values().flat_map(|secret| secret.from_command.iter().flatten()) {
         // A script may be an argument of its interpreter.
-        if let Ok(script) = follow(&facts.base.folder.join(word)) {
-            found.push(("command", script.path));
+        if let Some(script) = Path::new(word).is_absolute().then(|| Path::new(word).canonicalize())
+        {
+            found.extend(script.ok().map(|path| ("command", path)));
         }
     }
     found

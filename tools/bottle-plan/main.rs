@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use args::Args;
 use bottle::plan::Plan;
 use bottle::{Blame, Document, caller, strict};
-use facts::Facts;
+use facts::{Facts, World};
 
 fn main() -> ExitCode {
     bottle::run("bottle-plan", |args: Args| match args.print.as_deref() {
@@ -30,12 +30,14 @@ fn main() -> ExitCode {
 /// The plan of a manifest.
 fn plan(args: &Args) -> anyhow::Result<()> {
     let agent = args.agent.as_deref().unwrap_or_default();
-    let mut facts = Facts::gather(args)?;
+    let mut world = World::look()?;
+    let facts = Facts::gather(args, &world)?;
     let manifest = strict::yaml(&facts.source.text, &facts.source.label)?;
-    facts.writable = facts::writable(&manifest, &facts)?;
-    trusted::check(&facts)?;
+    world.writable.extend(facts.writable(&manifest));
+    trusted::check(&facts.source, &world)?;
     let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.source.label)?;
-    guard::check(&mut plan, &facts).caller(&facts.source.label)?;
+    guard::check_links(&facts.base.links.borrow(), &world).caller(&facts.source.label)?;
+    guard::check(&mut plan, &world).caller(&facts.source.label)?;
     plan.seal().caller(&facts.source.label)?;
     let slug = match &args.slug {
         Some(slug) => slug.clone(),
@@ -52,6 +54,9 @@ fn plan(args: &Args) -> anyhow::Result<()> {
 fn seal() -> anyhow::Result<()> {
     let mut document = Document::from_stdin()?;
     let mut plan: Plan = document.need("plan")?;
+    let mut world = World::look()?;
+    world.add(&plan);
+    guard::check(&mut plan, &world)?;
     plan.seal()?;
     document.set("plan", &plan)?;
     document.to_stdout()

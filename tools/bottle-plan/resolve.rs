@@ -191,6 +191,9 @@ fn secrets(bottle: &Bottle, below: &str, base: &Base) -> Result<BTreeMap<String,
                 .as_ref()
                 .map(|words| words.iter().map(Text::to_string).collect()),
         };
+        for (i, word) in resolved.from_command.iter_mut().flatten().enumerate() {
+            *word = program(word, i == 0, base).caller(format!("{at}.from_command[{i}]"))?;
+        }
         if let Some(path) = &secret.from_file {
             resolved.from_file = Some(file(path, base).caller(format!("{at}.from_file"))?);
         }
@@ -198,6 +201,16 @@ fn secrets(bottle: &Bottle, below: &str, base: &Base) -> Result<BTreeMap<String,
         Ok((name.clone(), resolved))
     };
     bottle.secrets.iter().map(resolved).collect()
+}
+
+/// A word of a command. What is named by a path is one thing, wherever the command is run: the
+/// program, and scripts among its arguments, which begin with `./`, `../` or `~/`.
+fn program(word: &str, first: bool, base: &Base) -> Result<String> {
+    let script = ["./", "../", "~/"].iter().any(|start| word.starts_with(start));
+    if script || (first && word.contains('/')) {
+        return Ok(base.find(word)?.path.to_string_lossy().into_owned());
+    }
+    Ok(word.to_owned())
 }
 
 /// A secret that no route and no remote uses is never read.

@@ -2,24 +2,23 @@
 
 use anyhow::Result;
 use bottle::run::say;
+use bottle::source::Source;
 use bottle::{caller, trust};
 
-use crate::facts::Facts;
+use crate::facts::World;
 
 /// The most lines of a difference that are shown.
 const MAX_LINES: usize = 40;
 
 /// Refuses a manifest that lies where an agent could have written it, unless the operator trusts it
 /// as it is. What comes by stdin is the word of whoever started this.
-pub(crate) fn check(facts: &Facts) -> Result<()> {
-    let source = &facts.source;
+pub(crate) fn check(source: &Source, world: &World) -> Result<()> {
     if !source.is_file() {
         return Ok(());
     }
     let path = source.path.display();
-    let written = |path: &std::path::Path| facts.writable.iter().find(|it| path.starts_with(it));
     for link in &source.links {
-        if let Some(folder) = written(link) {
+        if let Some(folder) = world.written(link) {
             return Err(caller(format!(
                 "manifest '{}' is reached through link '{}', which an agent can turn elsewhere, because '{}' is writable: name '{path}' itself",
                 source.label,
@@ -28,10 +27,10 @@ pub(crate) fn check(facts: &Facts) -> Result<()> {
             )));
         }
     }
-    let Some(folder) = written(&source.path) else { return Ok(()) };
+    let Some(folder) = world.written(&source.path) else { return Ok(()) };
     let lies =
         format!("manifest '{path}' lies in '{}', which an agent can write", folder.display());
-    let Some(trusted) = trust::of(&facts.state, &source.path)? else {
+    let Some(trusted) = trust::of(&world.state, &source.path)? else {
         return Err(caller(format!(
             "{lies}, and is not trusted: read it, then run 'bottle trust {path}'"
         )));

@@ -14,11 +14,12 @@ pub(crate) struct Args {
     #[arg(value_name = "FILE", conflicts_with = "list")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// Print what is trusted: SHA-256, time and path, one a line
+    /// Print what is trusted, one a line: SHA-256, time and path; and the folders that agents could
+    /// once write: 'written', '-' and path
     #[arg(long)]
     pub(crate) list: bool,
 
-    /// End the trust in these manifests
+    /// End the trust in these manifests, or the mistrust in folders that agents could once write
     #[arg(long, requires = "files", conflicts_with = "list")]
     pub(crate) forget: bool,
 }

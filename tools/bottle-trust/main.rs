@@ -78,10 +78,12 @@ fn forget(state: &State, file: &Path) -> Result<()> {
 }
 
 fn list(state: &State) -> Result<()> {
-    let lines: Vec<String> = trust::all(state)?
-        .iter()
-        .map(|it| format!("{}  {}  {}", it.sha256, it.trusted_at, it.path.display()))
-        .collect();
+    let trusted = trust::all(state)?;
+    let trusted =
+        trusted.iter().map(|it| format!("{}  {}  {}", it.sha256, it.trusted_at, it.path.display()));
+    let written = trust::written(state)?;
+    let written = written.iter().map(|folder| format!("written  -  {}", folder.display()));
+    let lines: Vec<String> = trusted.chain(written).collect();
     print(&shown(&lines))
 }
 

@@ -100,3 +100,71 @@ fn offset(bytes: &[u8]) -> Option<(usize, usize)> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index of these entries: mode and name; of version 4, how much of the last name is cut.
+    fn index(version: u32, hash: usize, entries: &[(u32, &str)], extensions: &[u8]) -> Vec<u8> {
+        let count = u32::try_from(entries.len()).unwrap();
+        let mut out = [b"DIRC".as_slice(), &version.to_be_bytes(), &count.to_be_bytes()].concat();
+        let mut last = "";
+        for (mode, name) in entries {
+            let start = out.len();
+            out.extend([0; 24]);
+            out.extend(mode.to_be_bytes());
+            out.resize(start + 40 + hash, 7);
+            if version == 3 {
+                out.extend([0x40, 0, 0, 0]);
+            } else {
+                out.extend([0, 0]);
+            }
+            if version == 4 {
+                let same = last.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
+                out.push(u8::try_from(last.len() - same).unwrap());
+                out.extend(name[same..].bytes());
+                out.push(0);
+            } else {
+                out.extend(name.bytes());
+                let length = out.len() - start;
+                out.resize(start + (length / 8 + 1) * 8, 0);
+            }
+            last = name;
+        }
+        out.extend(extensions);
+        out.resize(out.len() + hash, 9);
+        out
+    }
+
+    const ENTRIES: [(u32, &str); 5] = [
+        (0o100_644, ".gitmodules"),
+        (GITLINK, "third/party"),
+        (GITLINK, "third/party-two"),
+        (0o100_755, "third/run"),
+        (0o120_000, "zzz"),
+    ];
+
+    #[test]
+    fn submodules_are_found_in_every_form_of_an_index() {
+        for version in [2, 3, 4] {
+            for hash in [20, 32] {
+                let bytes = index(version, hash, &ENTRIES, b"TREE\0\0\0\x02xx");
+                let found = parse(&bytes, 20).or_else(|| parse(&bytes, 32)).unwrap();
+                let expected = ["third/party", "third/party-two"].map(PathBuf::from);
+                assert_eq!(found, expected, "version {version}, {hash}");
+            }
+        }
+    }
+
+    #[test]
+    fn index_that_is_not_understood_is_no_index_without_submodules() {
+        let whole = index(2, 20, &ENTRIES, b"");
+        for end in 0..whole.len() {
+            assert_eq!(parse(&whole[..end], 20), None, "{end}");
+        }
+        assert_eq!(parse(&index(2, 20, &ENTRIES, b"link\0\0\0\x01x"), 20), None);
+        assert_eq!(parse(&index(5, 20, &ENTRIES, b""), 20), None);
+        assert_eq!(parse(b"", 20), None);
+    }
+}
