@@ -75,6 +75,9 @@ fn agent_cannot_change_what_git_on_the_host_obeys() {
     let bottle = Bottle::new(&manifest);
     repository(&bottle, "repo");
     bottle.start();
+    // A manifest that lies here from now on is not yet the owner's word.
+    let noted = fs::read_to_string(bottle.state().join("trust/written.json")).unwrap();
+    assert!(noted.contains(bottle.work().join("repo").to_str().unwrap()), "{noted}");
     let before = tree(&bottle, "repo");
     for act in ACTS {
         let run = bottle.exec(&["sh", "-c", act]);

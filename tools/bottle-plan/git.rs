@@ -173,3 +173,100 @@ fn read(path: &Path) -> Result<Option<String>> {
         Err(e) => Err(e).caller(format!("read '{}'", path.display())),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test writes files")]
+mod tests {
+    use super::*;
+
+    /// A folder with these files, each with its text; a name that ends in `/` is a folder.
+    fn folder(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for (name, text) in files {
+            let path = root.join(name);
+            if name.ends_with('/') {
+                fs::create_dir_all(path).unwrap();
+                continue;
+            }
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        (folder, root)
+    }
+
+    /// What is protected and pinned, relative to the folder.
+    fn found(files: &[(&str, &str)]) -> (Vec<String>, Vec<String>) {
+        let (_folder, root) = folder(files);
+        let found = protect(&root).unwrap();
+        let relative = |paths: &[PathBuf]| {
+            let paths = paths.iter().map(|path| path.strip_prefix(&root).unwrap());
+            paths.map(|path| path.to_str().unwrap().to_owned()).collect()
+        };
+        (relative(&found.paths), relative(&found.pinned))
+    }
+
+    fn refusal(files: &[(&str, &str)]) -> String {
+        let (_folder, root) = folder(files);
+        format!("{:#}", protect(&root).unwrap_err()).replace(root.to_str().unwrap(), "ROOT")
+    }
+
+    fn owned(paths: &[&str]) -> Vec<String> {
+        paths.iter().map(|path| (*path).to_owned()).collect()
+    }
+
+    #[test]
+    fn nested_repositories_are_found_and_the_way_to_them_is_pinned() {
+        let (paths, pinned) =
+            found(&[(".git/", ""), ("a/b/.git/", ""), ("a/c/.git", "gitdir: /elsewhere\n")]);
+        assert_eq!(paths, owned(&[".git", "a/b/.git", "a/c/.git"]));
+        assert_eq!(pinned, owned(&["a", "a/b", "a/c"]));
+    }
+
+    #[test]
+    fn git_folder_that_lies_beside_its_file_is_protected() {
+        let (paths, pinned) = found(&[
+            (".git", "gitdir: store/git\n"),
+            ("store/git/config", "[core]\n\thooksPath = hooks\n"),
+            ("hooks/", ""),
+        ]);
+        assert_eq!(paths, owned(&[".git", "hooks", "store/git"]));
+        assert_eq!(pinned, owned(&["store"]));
+    }
+
+    #[test]
+    fn what_lies_in_a_protected_folder_is_protected_with_it() {
+        let (paths, _) = found(&[
+            (".git/config", "[include]\n\tpath = more\n"),
+            (".git/more", ""),
+            (".git/modules/sub/HEAD", ""),
+            ("sub/.git", "gitdir: ../.git/modules/sub\n"),
+        ]);
+        assert_eq!(paths, owned(&[".git", "sub/.git"]));
+    }
+
+    #[test]
+    fn name_in_capitals_counts_where_file_systems_do_not_tell() {
+        let (paths, _) = found(&[(".git/", ""), ("a/.GIT/", "")]);
+        assert_eq!(paths, owned(&[".git", "a/.GIT"]));
+    }
+
+    #[test]
+    fn workspace_in_which_a_repository_could_be_made_is_refused() {
+        assert!(refusal(&[("a/.git/", "")]).contains("'ROOT' has no '.git'"));
+        assert!(refusal(&[("x", "")]).ends_with("set 'workspace.mode' to copy"));
+    }
+
+    #[test]
+    fn settings_that_are_missing_or_everything_are_refused() {
+        let hooks = |path: &str| format!("[core]\n\thooksPath = {path}\n");
+        let missing = refusal(&[(".git/config", &hooks("h"))]);
+        assert!(missing.contains("an agent could make it"), "{missing}");
+        let whole = refusal(&[(".git/config", &hooks("./"))]);
+        assert!(whole.contains("the workspace's top folder"), "{whole}");
+        let (_folder, root) = folder(&[(".git/config", &hooks("h")), ("real/", "")]);
+        std::os::unix::fs::symlink("real", root.join("h")).unwrap();
+        let link = format!("{:#}", protect(&root).unwrap_err());
+        assert!(link.contains("an agent could turn the link there elsewhere"), "{link}");
+    }
+}
