@@ -45,24 +45,29 @@ const USER_SOCKETS: [&str; 8] = [
 
 /// Checks what a plan mounts, and finds what stays read-only in its workspace.
 pub(crate) fn check(plan: &mut Plan, world: &World) -> Result<()> {
-    let mounts = !plan.mounts.is_empty() || plan.workspace.is_some();
-    let closed = if mounts { closed(world) } else { Vec::new() };
+    let shown = !(plan.mounts.is_empty() && plan.skills.is_empty());
+    let used = plan.workspace.is_some() || plan.build.is_some();
+    let closed = if shown || used { closed(world) } else { Vec::new() };
     for mount in &plan.mounts {
-        let what = format!("mount '{}'", mount.source.display());
         let check = || -> Result<()> {
             check_source(&mount.source, &closed)?;
             if mount.read_only { Ok(()) } else { check_writable(&mount.source) }
         };
-        check().caller(what)?;
+        check().caller(format!("mount '{}'", mount.source.display()))?;
+    }
+    let skills = plan.skills.iter().map(|path| ("skill", path));
+    let context = plan.build.iter().map(|build| ("build context", &build.context));
+    for (what, path) in skills.chain(context) {
+        check_source(path, &closed).caller(format!("{what} '{}'", path.display()))?;
     }
     if let Some(workspace) = &mut plan.workspace {
         let what = format!("workspace '{}'", workspace.source.display());
         check_source(&workspace.source, &closed).caller(&what)?;
+        (workspace.protected, workspace.pinned) = (Vec::new(), Vec::new());
         if workspace.mode == WorkspaceMode::Bind && !workspace.read_only {
             check_inside_git(&workspace.source).caller(&what)?;
             let found = git::protect(&workspace.source).caller(&what)?;
-            workspace.protected = found.paths;
-            workspace.pinned = found.pinned;
+            (workspace.protected, workspace.pinned) = (found.paths, found.pinned);
         }
     }
     check_obeyed(plan, world)
@@ -92,6 +97,10 @@ fn closed(world: &World) -> Vec<(PathBuf, &'static str)> {
 fn check_source(source: &Path, closed: &[(PathBuf, &str)]) -> Result<()> {
     if source == Path::new("/") {
         return Err(caller("it is the whole host: name the folder that is meant"));
+    }
+    // True of every source that comes from a manifest, and of an edited plan perhaps not.
+    if source.canonicalize().ok().as_deref() != Some(source) {
+        return Err(caller("it is not there, or leads through a link: write where it leads to"));
     }
     // A tmpfs that everyone may write, in spite of its name no device.
     let shared = source.starts_with("/dev/shm") && source != Path::new("/dev/shm");

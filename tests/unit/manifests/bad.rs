@@ -220,6 +220,12 @@ pub(crate) const BAD: &[(&str, &str, &str, &str)] = &[
         "bottle.yaml: workspace 'UP': it contains 'STATE', the state folder of bottle: mount a folder beside it",
     ),
     (
+        "skills that show the engine's socket are refused",
+        "",
+        "skills: [./engine]",
+        "bottle.yaml: skill 'HERE/engine': it contains 'ENGINE', a socket of the engine: mount a folder beside it",
+    ),
+    (
         "engine's socket is refused",
         "mounts: [{source: ENGINE, target: /var/run/docker.sock}]",
         "",
