@@ -124,3 +124,8 @@ fn manifest_that_others_put_above_is_not_picked_up() {
     }
     scratch.tool("bottle-plan").args(["-f", "bottle.yaml", "implementer"]).run().ok();
 }
+
+/// What is said of each bad manifest.
+pub(crate) fn refused() -> impl Iterator<Item = &'static str> {
+    BAD.iter().map(|row| row.3).chain(WHOLE.iter().map(|row| row.2))
+}
