@@ -20,7 +20,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::error::{Blame, caller, visible, world};
 
-/// How long one call of the engine may take before it counts as hung.
+/// How long one call of the engine may take before it counts as hung; `$BOTTLE_PATIENCE`, in
+/// seconds, where that is set.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The labels of everything that a bottle makes.
@@ -228,6 +229,7 @@ fn spawn<S: AsRef<OsStr>>(
 impl Call {
     /// Waits for the end of the call and gives all of its output, whatever its status.
     pub fn output(self, patience: Duration) -> Result<Output> {
+        let patience = if patience == PATIENCE { configured()? } else { patience };
         let Self { mut child, what, said } = self;
         let pid = rustix::process::Pid::from_child(&child);
         let (done, outcome) = mpsc::channel();
@@ -271,6 +273,17 @@ impl Call {
         }
         Err(world(format!("run '{what}': {}", complaint(&String::from_utf8_lossy(&output.stderr)))))
     }
+}
+
+/// The patience of `$BOTTLE_PATIENCE`, else the usual one.
+fn configured() -> Result<Duration> {
+    let Some(text) = std::env::var_os("BOTTLE_PATIENCE").filter(|text| !text.is_empty()) else {
+        return Ok(PATIENCE);
+    };
+    let seconds = text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        caller(format!("read BOTTLE_PATIENCE: '{}' is no number of seconds", text.display()))
+    })
 }
 
 /// What an engine complained of, in one line, with the way out where it is known.

@@ -147,6 +147,7 @@ impl Scratch {
             // A pool for benchmarks that no bottle uses, so that nothing depends on what runs here.
             ("BOTTLE_SUBNETS", "198.18.0.0/16".into()),
             ("BOTTLE_COMPOSE", OsString::new()),
+            ("BOTTLE_PATIENCE", OsString::new()),
             ("DOCKER_CONFIG", fixtures.join("docker-config").into()),
             ("DOCKER_HOST", "unix:///nonexistent".into()),
             ("FAKE_DOCKER", self.path().join("teach").into()),

@@ -100,7 +100,8 @@ impl Session {
             .iter()
             .fold(fs::read_to_string(&self.copy).unwrap(), |text, (call, original)| {
                 text.replacen(call, original, 1)
-            });
+            })
+            .replace(LEFT_OUT, WITH_ENGINE);
         if after != before && std::env::var_os("TRYCMD").is_some_and(|mode| mode == "overwrite") {
             fs::write(case, after).unwrap();
         }

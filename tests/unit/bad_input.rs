@@ -7,6 +7,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use serde_json::json;
+
 use crate::common::manifest::Manifest;
 use crate::common::{SIDECARS, Scratch, TOOLS, Tool, bin, root, skip};
 use crate::manifests;
@@ -22,7 +24,7 @@ const NOTORIOUS: &[(&str, i32, &str)] = &[
     ("CIDR with host bits", 2, "bits of the host are set"),
     ("port that is none", 2, "'0' is not a port"),
     ("duplicate agent", 2, "agents: 'x' is there twice"),
-    ("agent that widens", 2, "widen"),
+    ("agent that widens", 2, "an agent can only narrow"),
     ("relative mount outside", 2, "mount"),
     ("engine's socket in a mount", 2, "socket"),
     ("state folder in a mount", 2, "state folder"),
@@ -40,6 +42,8 @@ const NOTORIOUS: &[(&str, i32, &str)] = &[
     ("state folder that is none", 2, "it is not a folder"),
     ("no docker client", 3, "'docker': it is not on PATH"),
     ("no engine", 3, "cannot connect to the Docker engine"),
+    ("engine that is stopped", 3, "no answer in 1 s"),
+    ("patience that is none", 2, "read BOTTLE_PATIENCE"),
     ("engine that forbids", 3, "permission denied on the engine's socket"),
     ("missing image", 3, "find image"),
     ("slug that is taken", 1, "is there already"),
@@ -50,7 +54,6 @@ const NOTORIOUS: &[(&str, i32, &str)] = &[
 const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("disk full", "tests/integration/reap.rs", "No space left on device"),
     ("stdout full", "tests/unit/laws.rs", "No space left on device"),
-    ("engine stopped", "tests", "no answer in"),
     ("state folder of another user", "tests/unit/net.rs", "it belongs to uid"),
 ];
 
@@ -97,16 +100,16 @@ fn key_that_cannot_be_read_is_named() {
     open(scratch.path(), 0o755);
     let manifest = Manifest::new()
         .set("bottles.dev.secrets.token.from_file", key.to_str().unwrap())
-        .route(serde_json::json!({"host": "a.example"}));
+        .route(json!({"host": "a.example", "inject": {"secret": "token", "bearer": true}}));
     scratch.file("bottle.yaml", manifest.text());
-    let document = scratch.tool("bottle-plan").args(["implementer"]).run().ok();
+    let document = scratch.sh("bottle-plan implementer | bottle-net --dry-run").run().ok();
     let check = || {
         Tool::new(Path::new("/usr/bin/setpriv"))
             .bare()
             .envs(scratch.env())
             .env("BOTTLE_STATE", "/nonexistent/state")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
-            .args([bin("bottle-up").to_str().unwrap(), "--check"])
+            .args([bin("bottle-render").to_str().unwrap(), "--dry-run"])
             .stdin(&document)
             .run()
     };
@@ -116,7 +119,7 @@ fn key_that_cannot_be_read_is_named() {
     check().fails(
         2,
         &format!(
-            "bottle-up: find secret 'token': read '{}': Permission denied (os error 13)",
+            "bottle-render: find secret 'token': read '{}': Permission denied (os error 13)",
             key.display()
         ),
     );

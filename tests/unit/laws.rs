@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use crate::common::manifest::Manifest;
-use crate::common::{Run, SIDECARS, Scratch, TOOLS, Tool, bin};
+use crate::common::{Run, SIDECARS, Scratch, TOOLS, Tool, sidecar};
 
 /// A filter as it is tried here. There is no engine: what would call one, fails.
 struct Filter {
@@ -27,15 +27,6 @@ const FILTERS: [Filter; 9] = [
     Filter { tool: "bottle-apply", args: &[], sets: "apply", pure: false },
     Filter { tool: "bottle-reap", args: &[], sets: "reap", pure: false },
 ];
-
-/// The filters that have landed.
-fn filters() -> impl Iterator<Item = Filter> {
-    FILTERS.into_iter().filter(|filter| there(filter.tool))
-}
-
-fn there(name: &str) -> bool {
-    bin(name).is_file() && !Scratch::new().tool(name).args(["--version"]).run().stdout.is_empty()
-}
 
 impl Filter {
     fn on(&self, scratch: &Scratch) -> Tool {
@@ -64,7 +55,7 @@ fn document() -> String {
 
 #[test]
 fn empty_stdin_is_refused() {
-    for filter in filters() {
+    for filter in FILTERS {
         for nothing in ["", "\n", " \t\n"] {
             filter.refuses(nothing, "stdin is empty: did the tool before this one fail");
         }
@@ -75,7 +66,7 @@ fn empty_stdin_is_refused() {
 fn truncated_document_is_refused() {
     let whole = document();
     let whole = whole.trim_end();
-    for filter in filters() {
+    for filter in FILTERS {
         // A prime, so that the cuts fall on every kind of place.
         for end in (1..whole.len()).step_by(241).chain([whole.len() - 1]) {
             filter.refuses(&whole[..end], "[..]");
@@ -86,7 +77,7 @@ fn truncated_document_is_refused() {
 #[test]
 fn two_documents_are_refused() {
     let one = document();
-    for filter in filters() {
+    for filter in FILTERS {
         filter.refuses(&format!("{one}{one}"), "trailing characters[..]");
     }
 }
@@ -94,7 +85,7 @@ fn two_documents_are_refused() {
 #[test]
 fn newer_version_is_refused() {
     let newer = document().replacen("\"bottle\":1", "\"bottle\":2", 1);
-    for filter in filters() {
+    for filter in FILTERS {
         filter.refuses(
             &newer,
             "its version 2 is newer than 1, the newest this tool knows: upgrade bottle",
@@ -105,7 +96,7 @@ fn newer_version_is_refused() {
 #[test]
 fn section_that_is_there_twice_is_refused() {
     let twice = document().replacen('{', r#"{"plan":{},"#, 1);
-    for filter in filters() {
+    for filter in FILTERS {
         filter.refuses(&twice, "section 'plan' is there twice[..]");
     }
 }
@@ -113,7 +104,7 @@ fn section_that_is_there_twice_is_refused() {
 #[test]
 fn name_that_is_no_slug_is_refused() {
     let outside = document().replacen(r#""name":"implementer""#, r#""name":"../../etc""#, 1);
-    for filter in filters() {
+    for filter in FILTERS {
         filter.refuses(
             &outside,
             "name: name '../../etc' is not a slug: use up to 36 lower-case letters, digits and single hyphens",
@@ -123,7 +114,7 @@ fn name_that_is_no_slug_is_refused() {
 
 #[test]
 fn terminal_is_refused() {
-    for filter in filters() {
+    for filter in FILTERS {
         let (_terminal, stdin) = terminal();
         let scratch = Scratch::new();
         let run = filter.on(&scratch).stdin_from(stdin).run();
@@ -137,7 +128,7 @@ fn terminal_is_refused() {
 fn sections_that_nobody_knows_pass_through_to_the_byte() {
     let odd = r#""later":{ "b":1.50, "a" : [1e400,"\u00e9\/"],  "z":{}, "b":2 }"#;
     let whole = document().replacen('{', &format!("{{{odd},"), 1);
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let out = filter.run(&whole).ok();
         assert!(out.contains(odd), "{} changed it:\n{out}", filter.tool);
     }
@@ -147,7 +138,7 @@ fn sections_that_nobody_knows_pass_through_to_the_byte() {
 fn one_section_is_set_and_no_other_touched() {
     let whole = document();
     let before: serde_json::Value = serde_json::from_str(&whole).unwrap();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let mut after = filter.run(&whole).json();
         let mut before = before.clone();
         for document in [&mut before, &mut after] {
@@ -161,7 +152,7 @@ fn one_section_is_set_and_no_other_touched() {
 fn unknown_field_is_refused_with_its_path() {
     let whole = document();
     let plan = whole.replacen(r#""egress":{"#, r#""egress":{"rotues":[],"#, 1);
-    for filter in filters().filter(|filter| filter.tool != "bottle-reap") {
+    for filter in FILTERS.iter().filter(|filter| filter.tool != "bottle-reap") {
         filter.refuses(&plan, "plan.egress: unknown field 'rotues': did you mean 'routes'");
     }
 }
@@ -169,21 +160,21 @@ fn unknown_field_is_refused_with_its_path() {
 #[test]
 fn edited_plan_is_refused_until_it_is_sealed() {
     let edited = document().replacen(r#""pids":512"#, r#""pids":513"#, 1);
-    for filter in filters().filter(|f| !["bottle-plan", "bottle-reap"].contains(&f.tool)) {
+    for filter in FILTERS.iter().filter(|f| !["bottle-plan", "bottle-reap"].contains(&f.tool)) {
         let run = filter.run(&edited);
         assert_eq!((run.status, run.stdout.as_str()), (2, ""), "{}", run.report());
         assert!(run.stderr.contains("bottle-plan --seal"), "{}", run.report());
         one_line(filter.tool, &run);
     }
     let sealed = Scratch::new().tool("bottle-plan").args(["--seal"]).stdin(&edited).run().ok();
-    let net = filters().find(|filter| filter.tool == "bottle-net" && filter.pure).unwrap();
+    let net = FILTERS.iter().find(|filter| filter.tool == "bottle-net" && filter.pure).unwrap();
     net.run(&sealed).ok();
 }
 
 #[test]
 fn doing_it_twice_is_doing_it_once() {
     let whole = document();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let scratch = Scratch::new();
         let once = filter.on(&scratch).stdin(&whole).run().ok();
         let twice = filter.on(&scratch).stdin(&once).run().ok();
@@ -195,7 +186,7 @@ fn doing_it_twice_is_doing_it_once() {
 #[test]
 fn same_input_gives_the_same_bytes() {
     let whole = document();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let scratch = Scratch::new();
         let outputs: Vec<String> =
             (0..3).map(|_| filter.on(&scratch).stdin(&whole).run().ok()).collect();
@@ -206,7 +197,7 @@ fn same_input_gives_the_same_bytes() {
 #[test]
 fn pure_filters_change_nothing_and_call_no_engine() {
     let whole = document();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let scratch = Scratch::new();
         filter.on(&scratch).stdin(&whole).run().ok();
         assert!(!scratch.state().exists(), "{} made the state folder", filter.tool);
@@ -217,7 +208,7 @@ fn pure_filters_change_nothing_and_call_no_engine() {
 #[test]
 fn full_stdout_is_the_worlds_fault() {
     let whole = document();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let run = filter.on(&Scratch::new()).stdin(&whole).stdout_to(full).run();
         run.fails(
@@ -233,7 +224,7 @@ fn full_stdout_is_the_worlds_fault() {
 #[test]
 fn stdout_that_nobody_reads_is_the_worlds_fault() {
     let whole = document();
-    for filter in filters().filter(|filter| filter.pure) {
+    for filter in FILTERS.iter().filter(|filter| filter.pure) {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let run = filter.on(&Scratch::new()).stdin(&whole).stdout_to(writer).run();
@@ -247,7 +238,7 @@ fn stdout_that_nobody_reads_is_the_worlds_fault() {
 #[test]
 fn every_program_tells_its_help_and_version() {
     for name in TOOLS.iter().chain(&SIDECARS) {
-        if !there(name) {
+        if SIDECARS.contains(name) && sidecar(name).is_none() {
             continue;
         }
         let scratch = Scratch::new();
@@ -264,7 +255,7 @@ fn every_program_tells_its_help_and_version() {
 #[test]
 fn unknown_option_is_refused_in_one_line() {
     for name in TOOLS.iter().chain(&SIDECARS) {
-        if !there(name) {
+        if SIDECARS.contains(name) && sidecar(name).is_none() {
             continue;
         }
         let run = Scratch::new().tool(name).args(["--no-such-option"]).run();
