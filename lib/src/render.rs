@@ -38,6 +38,9 @@ pub const AGENT: &str = "agent";
 /// The sidecar that is the agent's only way out.
 pub const EGRESS: &str = "egress";
 
+/// The port of egress's proxy on the internal network.
+pub const PROXY_PORT: u16 = 3128;
+
 /// The container of a service of a project: named alike by both composes.
 #[must_use]
 pub fn container(project: &str, service: &str) -> String {

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use bottle::compose::literal;
 use bottle::net::Net;
 use bottle::plan::Plan;
+use bottle::render::PROXY_PORT;
 
 /// Where the agent sees its configuration.
 pub(crate) const CONF: &str = "/etc/bottle";
 /// Where the agent sees its skills.
 pub(crate) const SKILLS: &str = "/etc/bottle-skills";
-/// Port of the proxy.
-pub(crate) const PROXY_PORT: u16 = 3128;
 
 /// Clients that put the named file in place of the public roots: they need all of them.
 const REPLACES: [&str; 9] = [

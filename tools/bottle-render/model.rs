@@ -9,10 +9,10 @@ use bottle::docker::{self, label};
 use bottle::net::Net;
 use bottle::plan::Plan;
 use bottle::policy::Routes;
-use bottle::render::{AGENT, EGRESS, container};
+use bottle::render::{AGENT, EGRESS, PROXY_PORT, container};
 use bottle::{Blame, Slug};
 
-use crate::environment::{self, CONF, PROXY_PORT};
+use crate::environment::{self, CONF};
 use crate::mounts::Mounted;
 use crate::passwd::HOME;
 use crate::who::Who;

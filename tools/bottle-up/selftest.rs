@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use bottle::docker::{self, Docker, PATIENCE, complaint, label};
+use bottle::docker::{self, Call, Docker, PATIENCE, complaint, label};
 use bottle::plan::Selftest;
 use bottle::policy::{HostKind, Rule};
-use bottle::render::{AGENT, container};
+use bottle::render::{AGENT, PROXY_PORT, container};
 use bottle::run::say;
 use bottle::verdict::{Check, Expect, Got, Verdict};
 use bottle::{Blame, strict, world};
@@ -14,45 +14,69 @@ use bottle::{Blame, strict, world};
 use crate::job::Job;
 use crate::{TOOL, ready};
 
-/// Port of egress on the internal network.
-const PROXY_PORT: u16 = 3128;
-
 /// A verdict, and what it took.
 pub(crate) struct Tested {
     pub(crate) verdict: Verdict,
     pub(crate) ms: u64,
 }
 
-/// Runs the self-test as the plan says, and judges it. `None`: it is off, or it could not be run
-/// and need not.
-pub(crate) fn run(docker: &Docker, job: &Job) -> Result<Option<Tested>> {
-    let enforce = match job.plan.selftest {
-        Selftest::Off => return Ok(None),
-        Selftest::Warn => false,
-        Selftest::Enforce => true,
-    };
-    let begun = Instant::now();
-    let tested = probe(docker, job).map(|verdict| Tested {
-        verdict,
-        ms: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
-    });
-    match tested {
-        Ok(tested) => {
-            judge(&tested.verdict, enforce)?;
-            Ok(Some(tested))
+/// The container of the probe. It is made while Compose makes the others, which costs the start
+/// nothing, and started once they serve.
+pub(crate) struct Probe<'a> {
+    docker: &'a Docker,
+    job: &'a Job,
+    made: Call,
+    enforce: bool,
+}
+
+impl<'a> Probe<'a> {
+    /// Begins to make it; `None` where the plan wants no self-test.
+    pub(crate) fn make(docker: &'a Docker, job: &'a Job) -> Result<Option<Self>> {
+        let enforce = match job.plan.selftest {
+            Selftest::Off => return Ok(None),
+            Selftest::Warn => false,
+            Selftest::Enforce => true,
+        };
+        let made = docker.start(&arguments(job))?;
+        Ok(Some(Self { docker, job, made, enforce }))
+    }
+
+    /// Runs the self-test and judges it. `None`: it could not be run, and need not.
+    pub(crate) fn run(self) -> Result<Option<Tested>> {
+        let Self { docker, job, made, enforce } = self;
+        let begun = Instant::now();
+        let tested = verdict(docker, job, made).map(|verdict| Tested {
+            verdict,
+            ms: begun.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        });
+        match tested {
+            Ok(tested) => {
+                judge(&tested.verdict, enforce)?;
+                Ok(Some(tested))
+            }
+            Err(error) if enforce => Err(error),
+            Err(error) => {
+                say(TOOL, &format!("warning: {error:#}"));
+                Ok(None)
+            }
         }
-        Err(error) if enforce => Err(error),
-        Err(error) => {
-            say(TOOL, &format!("warning: {error:#}"));
-            Ok(None)
-        }
+    }
+
+    /// Removes it unused. The error that led here is the one to tell, and reap finds the container
+    /// by its label.
+    pub(crate) fn discard(self) {
+        let id = self.made.text(PATIENCE);
+        let _ = id.and_then(|id| self.docker.text(&["rm", "--force", &id]));
     }
 }
 
-fn probe(docker: &Docker, job: &Job) -> Result<Verdict> {
-    let args = arguments(job);
-    let output = docker.start(&args)?.output(PATIENCE)?;
-    if !matches!(output.status.code(), Some(0 | 1)) {
+/// Starts the probe's container, which then removes itself, and reads what it says.
+fn verdict(docker: &Docker, job: &Job, made: Call) -> Result<Verdict> {
+    let id = made.text(PATIENCE).world("make the self-test")?;
+    let output = docker.start(&["start", "--attach", &id])?.output(PATIENCE)?;
+    if !matches!(output.status.code(), Some(0 | 1)) || output.stdout.is_empty() {
+        // It was never started, and does not remove itself.
+        let _ = docker.text(&["rm", "--force", &id]);
         // The commonest cause: an image without a 'sleep' that knows 'infinity'.
         if let Some(why) = ready::ended(docker, job, AGENT)? {
             return Err(world(format!("start the agent: {why}: its image needs 'sleep infinity'")));
@@ -100,12 +124,12 @@ fn described(check: &Check) -> String {
     format!("{} '{}' {got}{detail}", check.name, check.target)
 }
 
-/// `docker run` of the probe in the network of the agent, as the agent.
+/// `docker create` of the probe in the network of the agent, as the agent.
 fn arguments(job: &Job) -> Vec<String> {
     let project = &job.render.compose_project;
     let conf = job.render.state.join("agent/conf");
     let mut args: Vec<String> = [
-        "run",
+        "create",
         "--rm",
         "--read-only",
         "--cap-drop",
@@ -120,7 +144,6 @@ fn arguments(job: &Job) -> Vec<String> {
     .map(str::to_owned)
     .into();
     let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
-    add("--name", container(project, "probe"));
     add("--network", format!("container:{}", container(project, AGENT)));
     add("--user", job.render.user.clone());
     let labels = [

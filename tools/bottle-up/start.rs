@@ -13,9 +13,10 @@ use bottle::up::Up;
 use bottle::{Blame, caller, no, strict};
 
 use crate::job::Job;
+use crate::selftest::{Probe, Tested};
 use crate::sweep::sweep;
 use crate::there::{self, Container};
-use crate::{TOOL, ready, selftest};
+use crate::{TOOL, ready};
 
 /// A start under way.
 pub(crate) struct Start<'a> {
@@ -92,15 +93,19 @@ impl Start<'_> {
             args.extend(["--no-deps", service]);
         }
         progress(TOOL, &format!("start bottle '{}'", job.slug));
-        let owner = self.owner.to_string();
-        self.compose(&args, &owner).world(format!("start bottle '{}'", job.slug))?;
-        let mut generation = job.render.generation;
-        for service in sidecars {
-            generation = ready::wait(&self.docker, job, service, self.limit)?;
-        }
-        let tested = match self.only {
+        let probe = match self.only {
             Some(_) => None,
-            None => selftest::run(&self.docker, job)?,
+            None => Probe::make(&self.docker, job)?,
+        };
+        let (generation, tested) = match (self.serve(&args, sidecars), probe) {
+            (Ok(generation), Some(probe)) => (generation, probe.run()?),
+            (Ok(generation), None) => (generation, None),
+            (Err(error), probe) => {
+                if let Some(probe) = probe {
+                    probe.discard();
+                }
+                return Err(error);
+            }
         };
         let up = self.section(generation, tested);
         record.owner = self.owner.clone();
@@ -113,6 +118,17 @@ impl Start<'_> {
         }
         record.write(&job.render.state)?;
         Ok(up)
+    }
+
+    /// Lets Compose start what is to run, and waits until it serves; gives the policy's generation.
+    fn serve(&self, args: &[&str], sidecars: &[&str]) -> Result<u64> {
+        let what = format!("start bottle '{}'", self.job.slug);
+        self.compose(args, &self.owner.to_string()).world(what)?;
+        let mut generation = self.job.render.generation;
+        for service in sidecars {
+            generation = ready::wait(&self.docker, self.job, service, self.limit)?;
+        }
+        Ok(generation)
     }
 
     /// Takes down what was started; what goes wrong in that is told beside the first error.
@@ -161,7 +177,7 @@ impl Start<'_> {
         self.job.render.state.join("up.json")
     }
 
-    fn section(&self, generation: u64, tested: Option<selftest::Tested>) -> Up {
+    fn section(&self, generation: u64, tested: Option<Tested>) -> Up {
         let render = &self.job.render;
         let services = match self.only {
             Some(service) => vec![service.to_owned()],
