@@ -16,6 +16,7 @@ mod apply;
 mod containment;
 mod examples;
 mod hand;
+mod image;
 mod net;
 mod origin;
 mod orphans;

@@ -18,4 +18,5 @@ mod laws;
 mod man;
 mod manifests;
 mod net;
+mod probe;
 mod transcripts;

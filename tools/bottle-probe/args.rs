@@ -33,7 +33,7 @@ pub(crate) enum Command {
 
 /// Try every way out at once, and judge each
 ///
-/// The gateways and first addresses of the own networks and 169.254.169.254 are tried in any case.
+/// The gateways and first addresses of the own networks are tried in any case.
 /// Exits with 0 if all went as it has to, with 1 if not.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Check {
@@ -55,8 +55,8 @@ pub(crate) struct Check {
     /// URL that egress has to refuse
     #[arg(long, value_name = "[METHOD=]URL", default_value = "https://bottle-probe.invalid/")]
     pub(crate) denied: Vec<String>,
-    /// Address that no TCP connection may reach
-    #[arg(long, value_name = "ADDR:PORT", default_value = "1.1.1.1:443")]
+    /// Address that no TCP connection may reach; 169.254.169.254 is where clouds keep credentials
+    #[arg(long, value_name = "ADDR:PORT", default_values = ["1.1.1.1:443", "169.254.169.254:80"])]
     pub(crate) direct: Vec<SocketAddr>,
     /// Address of the host, which may not answer on any port that is tried
     #[arg(long, value_name = "ADDR[:PORT]")]

@@ -88,7 +88,6 @@ fn attempts<'a>(args: &'a args::Check, client: &'a Client) -> Result<Vec<Attempt
     for text in &args.host {
         all.push(tcp("host address", text.clone(), targets::host(text)?));
     }
-    all.push(tcp("cloud metadata", targets::METADATA.to_string(), vec![targets::METADATA]));
     Ok(all)
 }
 

@@ -7,10 +7,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use anyhow::Result;
 use bottle::caller;
 
-/// Where clouds serve credentials to any process of a machine.
-pub(crate) const METADATA: SocketAddr =
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
-
 /// Ports of a host that are tried. An open one is not needed: a refusal shows too that the host is
 /// within reach. Several, because a firewall may drop what goes to one and refuse another.
 const PORTS: [u16; 8] = [22, 53, 80, 111, 443, 2375, 3128, 8080];
