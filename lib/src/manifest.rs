@@ -283,8 +283,9 @@ pub struct Route {
     /// Ports, a list. Port 443 is for TLS only, port 80 for plain HTTP only. Default: `[443]`.
     #[serde(default, deserialize_with = "some_of")]
     pub ports: Option<Vec<Parsed<Port>>>,
-    /// Networks that the host may resolve into although they are private, link-local or the host's
-    /// own, a list: `[10.1.2.0/24]`. Default: none.
+    /// Networks that the host may resolve into although they are private or link-local, a list:
+    /// `[10.1.2.0/24]`. The machine's own addresses and those of other bottles are open only to an
+    /// entry that is no wider than they are, `[172.17.0.1/32]`. Default: none.
     #[serde(default, deserialize_with = "some_of")]
     pub addresses: Option<Vec<Parsed<Net>>>,
     /// A credential that egress adds, so that the agent never holds it. Default: none.

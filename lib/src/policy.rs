@@ -58,7 +58,8 @@ pub struct Rule {
     pub host: String,
     /// What kind of thing `host` is; redundant, for those who read a plan.
     pub kind: HostKind,
-    /// Ports, sorted. Never empty: `bottle-plan` fills in 443.
+    /// Ports, sorted; 443 is for TLS only, 80 for plain HTTP only. Never empty: `bottle-plan` fills
+    /// in 443.
     pub ports: Vec<u16>,
     /// Methods, sorted, upper case; empty: every method.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -66,7 +67,8 @@ pub struct Rule {
     /// Globs of paths: `*` within a segment, `**` across them; empty: every path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// Networks that `host` may resolve into although they are private, link-local or the host's.
+    /// Networks that `host` may resolve into although they are private or link-local; what is in
+    /// `closed` only where the entry is no wider than that.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpNet>,
     /// The credential that egress adds.

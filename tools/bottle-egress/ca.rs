@@ -146,10 +146,10 @@ fn end_of(der: &[u8]) -> Result<OffsetDateTime> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn made() -> (String, String) {
+    pub(crate) fn made() -> (String, String) {
         let text = create(&"demo".parse().unwrap(), 30).unwrap();
         let (key, cert) = text.split_at(text.find("-----BEGIN CERTIFICATE").unwrap());
         (key.to_owned(), cert.to_owned())

@@ -183,4 +183,40 @@ mod tests {
         let text = "# x\nsearch a b\nnameserver 127.0.0.11\nnameserver ::1 # y\noptions ndots:0\nnameserver bad\n";
         assert_eq!(servers(text), ["127.0.0.11:53".parse().unwrap(), "[::1]:53".parse().unwrap()]);
     }
+
+    #[tokio::test]
+    async fn answer_that_does_not_fit_is_asked_for_over_tcp() {
+        let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = tcp.local_addr().unwrap();
+        let udp = UdpSocket::bind(server).await.unwrap();
+        let answer = |query: &[u8], truncated: bool| {
+            let question = wire::question(query).unwrap();
+            let address = (question.kind == wire::A).then_some(Ipv4Addr::new(192, 0, 2, 7));
+            let mut reply = wire::reply(query, Some(&question), wire::NOERROR, address);
+            reply[2] |= if truncated { 2 } else { 0 };
+            reply
+        };
+        tokio::spawn(async move {
+            let mut packet = [0; 512];
+            while let Ok((length, client)) = udp.recv_from(&mut packet).await {
+                // Somebody guesses first.
+                let mut forged = answer(&packet[..length], false);
+                forged[0] ^= 1;
+                udp.send_to(&forged, client).await.unwrap();
+                udp.send_to(&answer(&packet[..length], true), client).await.unwrap();
+            }
+        });
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = tcp.accept().await {
+                let mut query = vec![0; usize::from(stream.read_u16().await.unwrap())];
+                stream.read_exact(&mut query).await.unwrap();
+                let reply = answer(&query, false);
+                stream.write_u16(u16::try_from(reply.len()).unwrap()).await.unwrap();
+                stream.write_all(&reply).await.unwrap();
+            }
+        });
+        let resolver = Resolver::new(Some(server)).unwrap();
+        let addresses = resolver.resolve("big.example").await.unwrap();
+        assert_eq!(*addresses, [IpAddr::from([192, 0, 2, 7])]);
+    }
 }

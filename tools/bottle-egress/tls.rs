@@ -108,3 +108,22 @@ impl ResolvesServerCert for Nothing {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_are_kept_by_host_and_not_without_end() {
+        let (key, cert) = crate::ca::tests::made();
+        let interceptor = Interceptor::new(Ca::load(&cert, &key).unwrap()).unwrap();
+        let host = |n: usize| Host::Name(format!("h{n}.example").into());
+        let first = interceptor.config(&host(0)).unwrap();
+        for n in 1..KEPT + 10 {
+            interceptor.config(&host(n)).unwrap();
+            // Asked for again and again, it is never the oldest.
+            assert!(Arc::ptr_eq(&first, &interceptor.config(&host(0)).unwrap()), "after {n}");
+        }
+        assert_eq!(interceptor.kept.lock().unwrap().configs.len(), KEPT);
+    }
+}

@@ -36,6 +36,19 @@ impl Answer {
     }
 }
 
+/// Trust in the bottle's CA and nothing else.
+pub(crate) fn trusting(bottle: &Bottle) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let ca = std::fs::read(bottle.folder.join("conf/ca.pem")).unwrap();
+    roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 impl Client {
     fn open(bottle: &Bottle) -> TcpStream {
         let stream = TcpStream::connect(bottle.proxy()).unwrap();
@@ -56,20 +69,16 @@ impl Client {
         client
     }
 
+    pub(crate) fn into_inner(self) -> Box<dyn Duplex> {
+        assert!(self.0.buffer().is_empty());
+        self.0.into_inner()
+    }
+
     /// Begins TLS, trusting the bottle's CA and nothing else; an address sends no server name.
     pub(crate) fn tls(self, bottle: &Bottle, server_name: &str) -> Self {
-        let mut roots = RootCertStore::empty();
-        let ca = std::fs::read(bottle.folder.join("conf/ca.pem")).unwrap();
-        roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let name = ServerName::try_from(server_name.trim_matches(['[', ']']).to_owned()).unwrap();
-        let session = ClientConnection::new(Arc::new(config), name).unwrap();
-        assert!(self.0.buffer().is_empty());
-        Self(BufReader::new(Box::new(StreamOwned::new(session, self.0.into_inner()))))
+        let session = ClientConnection::new(trusting(bottle), name).unwrap();
+        Self(BufReader::new(Box::new(StreamOwned::new(session, self.into_inner()))))
     }
 
     pub(crate) fn send(&mut self, text: impl AsRef<[u8]>) {

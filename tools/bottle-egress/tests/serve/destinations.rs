@@ -191,6 +191,18 @@ fn rebound_name_is_checked_again() {
 }
 
 #[test]
+fn other_addresses_of_a_name_are_tried_when_one_is_dead() {
+    let bottle = Bottle::start();
+    let _origin = bottle.tls_origin(|e| e.answer("in"));
+    let dead = std::net::Ipv4Addr::new(127, 255, 255, 253);
+    // The closed one is passed over, the dead one refuses.
+    let closed = std::net::Ipv4Addr::new(10, 201, 0, 9);
+    bottle.names.set("origin.test", &[closed.into(), dead.into(), bottle.address.into()]);
+    assert_eq!(bottle.tunnel("origin.test:8443").get("/x", "origin.test:8443").body, "in");
+    assert_eq!(bottle.decisions(1)[0].address, Some(bottle.address.into()));
+}
+
+#[test]
 fn what_is_denied_is_neither_resolved_nor_dialled() {
     let bottle = Bottle::start();
     let origin = bottle.tls_origin(|e| e.answer("in"));

@@ -1,9 +1,13 @@
 //! Bodies pass as they come, connections are kept.
 
+use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use rustls::{ClientConnection, HandshakeKind, StreamOwned};
+
+use crate::client::{Client, trusting};
 use crate::support::{Bottle, until};
 
 #[test]
@@ -81,6 +85,49 @@ fn connection_that_the_server_has_closed_is_not_felt() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(origin.accepted(), 5);
+}
+
+#[test]
+fn answer_before_the_end_of_an_upload_blocks_nobody() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| {
+        if e.seen.line.starts_with("POST") {
+            e.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n");
+            // Reads on, and keeps the connection.
+            while e.chunk().is_some_and(|chunk| !chunk.is_empty()) {}
+        } else {
+            e.answer("in");
+        }
+    });
+    let mut first = bottle.tunnel("origin.test:8443");
+    first.send("POST /x HTTP/1.1\r\nhost: origin.test:8443\r\ntransfer-encoding: chunked\r\n\r\n1\r\nz\r\n");
+    assert_eq!(first.answer(false).unwrap().status, 413);
+    // The upload is still open, and so is its connection.
+    let mut second = bottle.tunnel("origin.test:8443");
+    assert_eq!(second.get("/x", "origin.test:8443").body, "in");
+    assert_eq!(origin.accepted(), 2);
+}
+
+#[test]
+fn sessions_of_tls_are_resumed() {
+    let bottle = Bottle::start();
+    let _origin = bottle.tls_origin(|e| e.answer("in"));
+    let config = trusting(&bottle);
+    let kinds: Vec<_> = (0..2)
+        .map(|_| {
+            let session = ClientConnection::new(config.clone(), "origin.test".try_into().unwrap());
+            let stream = Client::connect(&bottle, "origin.test:8443").into_inner();
+            let mut stream = StreamOwned::new(session.unwrap(), stream);
+            stream
+                .write_all(b"GET /x HTTP/1.1\r\nhost: origin.test\r\nconnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            assert!(answer.ends_with("\r\n\r\nin"), "{answer}");
+            stream.conn.handshake_kind().unwrap()
+        })
+        .collect();
+    assert_eq!(kinds, [HandshakeKind::Full, HandshakeKind::Resumed]);
 }
 
 #[test]
