@@ -59,6 +59,14 @@ fn second_render_writes_the_same_bytes() {
     assert_eq!(bottle.tool("bottle-render").stdin(&doc).run().ok(), doc);
     assert_eq!(tree(&folder), first);
     assert_eq!(first[&folder.join("agent/conf/prompt")], b"Mend the tests.");
+    for (name, path) in [
+        ("docker-compose.yml", "docker-compose.yml"),
+        ("routes.yaml", "egress/conf/routes.yaml"),
+        ("plan.json", "plan.json"),
+    ] {
+        let print = bottle.tool("bottle-render").args(["--print", name]).stdin(&doc);
+        assert_eq!(print.run().ok().as_bytes(), first[&folder.join(path)]);
+    }
 }
 
 #[test]
@@ -269,4 +277,31 @@ fn engine_that_is_away_is_told() {
         3,
         "bottle-render: look at the images: cannot connect to the Docker engine: is it running: start it, or set DOCKER_HOST",
     );
+}
+
+#[test]
+fn secret_that_cannot_be_read_is_named() {
+    if !root("root becomes a user who may not read") {
+        return;
+    }
+    let manifest = Manifest::new()
+        .set("bottles.dev.secrets", json!({ "key": { "from_file": "key" } }))
+        .route(json!({ "host": "api.example.com", "inject": { "secret": "key", "bearer": true } }));
+    let bottle = Bottle::new(&manifest);
+    let key = bottle.file("key", "s3cret");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let top = bottle.work().parent().unwrap().to_owned();
+    fs::set_permissions(top, fs::Permissions::from_mode(0o755)).unwrap();
+    bottle.sh("bottle-plan implementer | bottle-net --dry-run >net.json").run().ok();
+    let dry = "bottle-render --dry-run <net.json";
+    let text = format!("BOTTLE_STATE=$PWD/none; export BOTTLE_STATE; {dry}");
+    let as_user = ["--reuid=4242", "--regid=4242", "--clear-groups", "--inh-caps=-all", "sh", "-c"];
+    let run = Tool::new(Path::new("setpriv")).bare().envs(bottle.env()).dir(&bottle.work());
+    let told = format!(
+        "bottle-render: find secret 'key': read '{}': Permission denied (os error 13)",
+        key.display()
+    );
+    run.args(as_user).args([&text]).run().fails(2, &told);
+    // The control: root may.
+    bottle.sh(dry).run().ok();
 }

@@ -394,3 +394,27 @@ fn docker_compose_v1_is_understood_when_it_fails() {
     run.fails(3, "bottle-up: start bottle 'implementer': run 'docker-compose': for agent  Cannot start service agent: error gathering device information while adding custom device \"/dev/nope\": no such file or directory");
     assert_eq!(containers(&bottle), Vec::<String>::new());
 }
+
+#[test]
+fn engine_that_is_away_is_told() {
+    if !images() {
+        return;
+    }
+    let (bottle, doc) = rendered(&probe());
+    let run = bottle.tool("bottle-up").env("DOCKER_HOST", "unix:///nonexistent").stdin(&doc).run();
+    run.fails(3, "bottle-up: run 'docker ps': cannot connect to the Docker engine: is it running: start it, or set DOCKER_HOST");
+}
+
+#[test]
+fn network_that_is_gone_is_told() {
+    if !images() {
+        return;
+    }
+    let (bottle, doc) = rendered(&probe());
+    let network = container(&bottle, "bridge");
+    docker(["network", "rm", &network]).ok();
+    let run = up(&bottle, &doc, &[]);
+    assert_eq!(run.status, 3, "{}", run.report());
+    assert!(run.stderr.contains(&network), "{}", run.report());
+    assert_eq!(containers(&bottle), Vec::<String>::new());
+}

@@ -47,7 +47,10 @@ impl Job {
                 state.bottle(&slug).display()
             )));
         }
-        Ok(Self { slug, plan, net, render })
+        let job = Self { slug, plan, net, render };
+        // Once more under the lock, which would make the folder.
+        job.record()?;
+        Ok(job)
     }
 
     /// The record of the bottle, once it is locked.

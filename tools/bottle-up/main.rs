@@ -41,6 +41,7 @@ fn up(args: &Args) -> Result<()> {
     if args.check {
         return doc.to_stdout();
     }
+    let owner = args.owner.map_or(Ok(Owner::None), Owner::process)?;
     let state = State::find()?;
     let job = Job::new(&doc, plan, &state)?;
     let docker = Docker::find()?;
@@ -48,7 +49,7 @@ fn up(args: &Args) -> Result<()> {
         job: &job,
         compose: docker.compose()?,
         docker,
-        owner: args.owner.map_or(Ok(Owner::None), Owner::process)?,
+        owner,
         only: args.only.as_deref(),
         keep: args.keep,
         limit: Duration::from_secs(args.timeout),

@@ -146,6 +146,10 @@ fn arguments(job: &Job) -> Vec<String> {
     let mut add = |name: &str, value: String| args.extend([name.to_owned(), value]);
     add("--network", format!("container:{}", container(project, AGENT)));
     add("--user", job.render.user.clone());
+    if job.net.engine.as_ref().is_some_and(|engine| engine.selinux) {
+        // The folder is labelled for the agent alone.
+        add("--security-opt", "label=disable".to_owned());
+    }
     let labels = [
         (label::SLUG, job.slug.as_str()),
         (label::PROJECT, project),
