@@ -9,7 +9,7 @@ CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
 
-.PHONY: all help images demo test unit integration bench lint fmt install uninstall clean
+.PHONY: all debug help images demo test unit integration bench lint fmt install uninstall clean
 
 all: ## build the tools and the sidecars
 	$(CARGO) build --release --workspace --bins
@@ -20,15 +20,19 @@ help: ## show this list
 images: ## make the sidecars' images
 	scripts/images
 
+# The sidecars too: the tests of the root package look for them beside the tools.
+debug:
+	$(CARGO) build --workspace --bins
+
 demo: all ## run the main job: a bottle, the probe in it, nothing left
 	scripts/demo
 
 test: unit integration ## run all tests
 
-unit: ## run the tests that need no engine
+unit: debug ## run the tests that need no engine
 	$(CARGO) test --workspace --lib --bins --test unit --test serve
 
-integration: all images ## run the tests that need an engine; they skip aloud without one
+integration: debug all images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --test integration -- --test-threads=2
 
 bench: all images ## measure, into target/bench/
