@@ -20,3 +20,4 @@ mod manifests;
 mod net;
 mod probe;
 mod transcripts;
+mod up;
