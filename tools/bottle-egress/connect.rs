@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use bottle::host;
-use bottle::policy::{Ask, Decision, DecisionLine, Kind, Reason, Scheme, Verdict};
-use bottle::record;
+use bottle::policy::{Ask, Decision, Kind, Reason, Scheme};
 use hyper::body::Incoming;
+use hyper::header::ACCEPT;
 use hyper::{Request, Response};
 
 use crate::headers;
+use crate::journal;
 use crate::pool::Target;
 use crate::proxy::Session;
 use crate::reply::{self, Answer};
@@ -23,11 +24,13 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
     let force = session.egress.conf.force();
     let authority = request.uri().authority().map_or("", |authority| authority.as_str());
     let refuse = |reason, why: String| {
-        let mut line = line(session, authority, None, force.policy.routes().generation);
-        (line.decision, line.reason, line.status) = (Verdict::Deny, Some(reason), Some(403));
+        let generation = force.policy.routes().generation;
+        let mut line =
+            journal::line(Kind::Connect, session.client, "CONNECT", authority, generation);
+        (line.reason, line.status) = (Some(reason), Some(403));
         session.egress.journal.record(&line);
         let asked = format!("CONNECT {authority}");
-        reply::denied(&force.policy.refusal(reason, asked, why), request.headers())
+        reply::denied(&force.policy.refusal(reason, asked, why), request.headers().get(ACCEPT))
     };
     let target = match host::authority(authority) {
         Ok((host, Some(port))) => {
@@ -46,9 +49,9 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
     if let Decision::Deny { reason, nearest } = decision
         && target.port != 443
     {
-        tunnel::record(session, &target, &decision, Some(403));
+        tunnel::record(session, &target, decision, Some(403));
         let explanation = force.policy.explain(&ask, reason, nearest);
-        return reply::denied(&explanation, request.headers());
+        return reply::denied(&explanation, request.headers().get(ACCEPT));
     }
     let upgrade = hyper::upgrade::on(&mut request);
     let session = session.clone();
@@ -58,31 +61,4 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
         }
     });
     Response::new(Answer::Own(None))
-}
-
-/// A line about a CONNECT, allowed so far.
-pub(crate) fn line<'a>(
-    session: &Session,
-    host: &'a str,
-    port: Option<u16>,
-    generation: u64,
-) -> DecisionLine<'a> {
-    DecisionLine {
-        time: record::now().into(),
-        kind: Kind::Connect,
-        client: session.client,
-        scheme: None,
-        method: "CONNECT".into(),
-        host: host.into(),
-        port,
-        path: None,
-        decision: Verdict::Allow,
-        rule: None,
-        reason: None,
-        nearest: None,
-        address: None,
-        status: None,
-        generation,
-        dropped: None,
-    }
 }

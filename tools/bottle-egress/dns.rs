@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bottle::policy::{DecisionLine, Kind, Reason, Verdict};
-use bottle::record;
+use bottle::policy::{Kind, Reason};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::journal;
 use crate::proxy::Egress;
 
 pub(crate) mod wire;
@@ -35,8 +35,8 @@ pub(crate) async fn udp(egress: Arc<Egress>, socket: UdpSocket) {
                     let _ = socket.try_send_to(&reply, client);
                 }
             }
-            // An ICMP error of an earlier reply.
-            Err(_) => tokio::task::yield_now().await,
+            // Out of memory, at worst; never a reason to spin.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
 }
@@ -90,24 +90,12 @@ fn respond(egress: &Egress, meter: &Meter, client: SocketAddr, packet: &[u8]) ->
         return Some(wire::reply(packet, Some(&question), wire::NOERROR, address));
     }
     if meter.admits() {
-        egress.journal.record(&DecisionLine {
-            time: record::now().into(),
-            kind: Kind::Dns,
-            client: IpAddr::to_canonical(&client.ip()),
-            scheme: None,
-            method: type_name(question.kind).into(),
-            host: (&*question.name).into(),
-            port: None,
-            path: None,
-            decision: Verdict::Deny,
-            rule: None,
-            reason: Some(Reason::Dns),
-            nearest: None,
-            address: None,
-            status: None,
-            generation: force.policy.routes().generation,
-            dropped: None,
-        });
+        let client = IpAddr::to_canonical(&client.ip());
+        let generation = force.policy.routes().generation;
+        let kind = type_name(question.kind);
+        let mut line = journal::line(Kind::Dns, client, kind, &*question.name, generation);
+        line.reason = Some(Reason::Dns);
+        egress.journal.record(&line);
     } else {
         egress.journal.skip();
     }

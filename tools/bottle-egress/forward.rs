@@ -1,37 +1,30 @@
 //! One request: where it goes, whether it may, and its way there and back.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use bottle::host::{self, Host};
+use bottle::host::{self, Host, Odd};
 use bottle::policy::{
     Ask, Decision, DecisionLine, Kind, Path, Reason, Request as Judged, Scheme, Verdict,
     normal_path,
 };
-use bottle::record;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue, UPGRADE};
 use hyper::http::uri::PathAndQuery;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 
 use crate::conf::Force;
-use crate::dial::{self, Failure};
+use crate::connect;
+use crate::dial::Failure;
 use crate::headers;
+use crate::journal::{self, Journal};
 use crate::pool::{Target, Upstream};
 use crate::proxy::Session;
 use crate::reply::{self, Answer, Home, Relayed, Upload};
-use crate::{connect, journal::Journal};
-
-/// A connection that has rested longer may have been closed by the server at this very moment.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// How long a resting connection may take to be ready. It is at once, unless the server has answered
-/// without waiting for the end of an upload that still goes on.
-const READY: Duration = Duration::from_millis(50);
+use crate::send;
 
 /// The longest path or host of a request that cannot be judged, as it is written down.
 const WRITTEN: usize = 1024;
@@ -55,8 +48,8 @@ pub(crate) async fn handle(
     let method = request.method().clone();
     let asked = request.uri().path_and_query().cloned();
     let asked = asked.as_ref();
-    let path = match normal_path(asked.map_or("/", PathAndQuery::path)) {
-        Ok(path) => path,
+    let (path, uri) = match normal(asked) {
+        Ok(normal) => normal,
         Err(odd) => {
             return stray(session, &force, &request, Reason::BadPath, odd.to_string());
         }
@@ -64,19 +57,21 @@ pub(crate) async fn handle(
     let judged = Judged { scheme: target.scheme, method: method.as_str(), path: &path };
     let ask = Ask { host: &target.host, port: target.port, request: Some(judged) };
     let decision = force.policy.decide(&ask);
-    let mut entry = Entry::new(session, &force, &ask, decision);
+    let mut entry = Entry::new(session, &force, &target, judged);
+    journal::decided(&mut entry.line, decision);
     let rule = match decision {
         Decision::Allow { rule } => rule,
         Decision::Deny { reason, nearest } => {
             entry.status(403);
-            return reply::denied(&force.policy.explain(&ask, reason, nearest), request.headers());
+            let explanation = force.policy.explain(&ask, reason, nearest);
+            return reply::denied(&explanation, request.headers().get(ACCEPT));
         }
     };
     let upgrade =
         headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-    let accept = request.headers().get(hyper::header::ACCEPT).cloned();
-    let request = outward(request, &target, &path, asked, upgrade.is_some());
-    match send(session, &force, rule, &target, request).await {
+    let accept = request.headers().get(ACCEPT).cloned();
+    let request = outward(request, &target, uri, upgrade.is_some());
+    match send::send(session, &force, rule, &target, request).await {
         Ok((response, upstream)) => {
             entry.line.address = Some(upstream.address);
             entry.status(response.status().as_u16());
@@ -87,10 +82,7 @@ pub(crate) async fn handle(
             entry.deny(Reason::Address, rule);
             entry.status(403);
             let explanation = force.policy.explain_address(&ask, rule, address, closed);
-            reply::denied(
-                &explanation,
-                &accept.into_iter().map(|a| (hyper::header::ACCEPT, a)).collect(),
-            )
+            reply::denied(&explanation, accept.as_ref())
         }
         Err(failure) => {
             let response = reply::failed(&failure, &target);
@@ -166,27 +158,29 @@ fn stray(
         (None, None) => String::new(),
     };
     host.truncate(host.floor_char_boundary(WRITTEN));
-    let routes = force.policy.routes();
-    session.egress.journal.record(&DecisionLine {
-        time: record::now().into(),
-        kind: Kind::Http,
-        client: session.client,
-        scheme: Some(target.map_or(Scheme::Http, |target| target.scheme)),
-        method: request.method().as_str().into(),
-        host: (&*host).into(),
-        port: target.map(|target| target.port),
-        path: Some(path.into()),
-        decision: Verdict::Deny,
-        rule: None,
-        reason: Some(reason),
-        nearest: None,
-        address: None,
-        status: Some(403),
-        generation: routes.generation,
-        dropped: None,
-    });
-    let asked = format!("{} {host}{path}", request.method());
-    reply::denied(&force.policy.refusal(reason, asked, why), request.headers())
+    let generation = force.policy.routes().generation;
+    let method = request.method().as_str();
+    let mut line = journal::line(Kind::Http, session.client, method, &*host, generation);
+    line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
+    line.port = target.map(|target| target.port);
+    line.path = Some(path.into());
+    (line.reason, line.status) = (Some(reason), Some(403));
+    session.egress.journal.record(&line);
+    let asked = format!("{method} {host}{path}");
+    reply::denied(&force.policy.refusal(reason, asked, why), request.headers().get(ACCEPT))
+}
+
+/// The path as it is judged, and the same with its query as it is sent.
+fn normal(asked: Option<&PathAndQuery>) -> Result<(Path<'_>, Uri), Odd> {
+    let path = normal_path(asked.map_or("/", PathAndQuery::path))?;
+    let uri = match asked {
+        Some(asked) if asked.path() == path.as_str() => Ok(asked.clone()),
+        asked => match asked.and_then(PathAndQuery::query) {
+            None => path.as_str().parse(),
+            Some(query) => format!("{}?{query}", path.as_str()).parse(),
+        },
+    };
+    Ok((path, uri.map_err(|_| Odd("path and query are too long"))?.into()))
 }
 
 /// The request as it goes out: the path as it was judged, the host that is dialled, no header of
@@ -194,19 +188,11 @@ fn stray(
 fn outward(
     request: Request<Incoming>,
     target: &Target,
-    path: &Path<'_>,
-    asked: Option<&PathAndQuery>,
+    uri: Uri,
     websocket: bool,
 ) -> Request<Upload> {
     let (mut parts, body) = request.into_parts();
-    let query = asked.and_then(PathAndQuery::query);
-    let unchanged = asked.is_some_and(|asked| asked.path() == path.as_str());
-    parts.uri = match (unchanged, query) {
-        (true, _) => asked.cloned().map(Uri::from),
-        (false, None) => path.as_str().parse().ok(),
-        (false, Some(query)) => format!("{}?{query}", path.as_str()).parse().ok(),
-    }
-    .unwrap_or_default();
+    parts.uri = uri;
     parts.version = Version::HTTP_11;
     headers::outward(&mut parts.headers, target);
     if websocket {
@@ -215,46 +201,6 @@ fn outward(
     }
     let body = if body.is_end_stream() { Upload::Empty } else { Upload::Relayed(body) };
     Request::from_parts(parts, body)
-}
-
-/// Sends a request on a connection that rests, or on a new one. Of a resting connection nobody
-/// knows whether the server is just closing it: what was not sent, or may be sent twice, is sent
-/// again.
-async fn send(
-    session: &Session,
-    force: &Arc<Force>,
-    rule: usize,
-    target: &Arc<Target>,
-    mut request: Request<Upload>,
-) -> Result<(Response<Incoming>, Upstream), Failure> {
-    let allowed = |address| force.policy.address(rule, address).is_ok();
-    while let Some((mut upstream, rested)) = force.pool.take(target, allowed) {
-        if !matches!(timeout(READY, upstream.sender.ready()).await, Ok(Ok(()))) {
-            continue;
-        }
-        let again =
-            rested > FRESH && request.body().is_end_stream() && request.method().is_idempotent();
-        let copy = again.then(|| copy(&request));
-        match upstream.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, upstream)),
-            Err(mut error) => match error.take_message().or(copy) {
-                Some(unsent) => request = unsent,
-                None => return Err(Failure::Protocol(error.into_error())),
-            },
-        }
-    }
-    let mut upstream = dial::dial(&session.egress.resolver, force, rule, target).await?;
-    let response = upstream.sender.send_request(request).await.map_err(Failure::Protocol)?;
-    Ok((response, upstream))
-}
-
-/// The same request, without a body.
-fn copy(request: &Request<Upload>) -> Request<Upload> {
-    let mut copy = Request::new(Upload::Empty);
-    copy.method_mut().clone_from(request.method());
-    copy.uri_mut().clone_from(request.uri());
-    copy.headers_mut().clone_from(request.headers());
-    copy
 }
 
 /// The answer as it goes to the client, frame by frame as it comes.
@@ -312,33 +258,16 @@ struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    fn new(session: &'a Session, force: &Force, ask: &Ask<'a>, decision: Decision) -> Self {
-        let (verdict, rule, reason, nearest) = match decision {
-            Decision::Allow { rule } => (Verdict::Allow, Some(rule), None, None),
-            Decision::Deny { reason, nearest } => (Verdict::Deny, None, Some(reason), nearest),
-        };
-        let host = match ask.host {
+    fn new(session: &'a Session, force: &Force, target: &'a Target, judged: Judged<'a>) -> Self {
+        let host: Cow<'a, str> = match &target.host {
             Host::Name(name) => (&**name).into(),
-            Host::Address(_) => ask.host.to_string().into(),
+            Host::Address(_) => target.host.to_string().into(),
         };
-        let line = DecisionLine {
-            time: record::now().into(),
-            kind: Kind::Http,
-            client: session.client,
-            scheme: ask.request.map(|request| request.scheme),
-            method: ask.request.map_or("", |request| request.method).into(),
-            host,
-            port: Some(ask.port),
-            path: ask.request.map(|request| request.path.as_str().into()),
-            decision: verdict,
-            rule,
-            reason,
-            nearest,
-            address: None,
-            status: None,
-            generation: force.policy.routes().generation,
-            dropped: None,
-        };
+        let generation = force.policy.routes().generation;
+        let mut line = journal::line(Kind::Http, session.client, judged.method, host, generation);
+        line.scheme = Some(target.scheme);
+        line.port = Some(target.port);
+        line.path = Some(judged.path.as_str().into());
         Self { journal: &session.egress.journal, line }
     }
 

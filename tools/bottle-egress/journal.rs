@@ -5,8 +5,10 @@
 //! in the next one (`dropped`); the file is rotated, and the oldest of [`FILES`] is given up aloud.
 //! [`Journal::close`] writes what is left.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Write;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -15,7 +17,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bottle::error::Blame;
-use bottle::policy::DecisionLine;
+use bottle::policy::{Decision, DecisionLine, Kind, Verdict};
+use bottle::record;
 use bottle::run::say;
 use rustix::fs::OFlags;
 
@@ -30,6 +33,44 @@ const BUFFER: usize = 4 << 20;
 
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
+
+/// A line about now, a refusal until something else is set.
+pub(crate) fn line<'a>(
+    kind: Kind,
+    client: IpAddr,
+    method: impl Into<Cow<'a, str>>,
+    host: impl Into<Cow<'a, str>>,
+    generation: u64,
+) -> DecisionLine<'a> {
+    DecisionLine {
+        time: record::now().into(),
+        kind,
+        client,
+        scheme: None,
+        method: method.into(),
+        host: host.into(),
+        port: None,
+        path: None,
+        decision: Verdict::Deny,
+        rule: None,
+        reason: None,
+        nearest: None,
+        address: None,
+        status: None,
+        generation,
+        dropped: None,
+    }
+}
+
+/// Writes a decision into its line.
+pub(crate) fn decided(line: &mut DecisionLine<'_>, decision: Decision) {
+    match decision {
+        Decision::Allow { rule } => (line.decision, line.rule) = (Verdict::Allow, Some(rule)),
+        Decision::Deny { reason, nearest } => {
+            (line.reason, line.nearest) = (Some(reason), nearest);
+        }
+    }
+}
 
 /// The journal; shared by all that decide.
 pub(crate) struct Journal {
@@ -203,29 +244,10 @@ impl Disk {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use bottle::policy::{Kind, Verdict};
-
     use super::*;
 
     fn line(host: &str) -> DecisionLine<'_> {
-        DecisionLine {
-            time: "".into(),
-            kind: Kind::Connect,
-            client: Ipv4Addr::LOCALHOST.into(),
-            scheme: None,
-            method: "CONNECT".into(),
-            host: host.into(),
-            port: None,
-            path: None,
-            decision: Verdict::Deny,
-            rule: None,
-            reason: None,
-            nearest: None,
-            address: None,
-            status: None,
-            generation: 1,
-            dropped: None,
-        }
+        super::line(Kind::Connect, Ipv4Addr::LOCALHOST.into(), "CONNECT", host, 1)
     }
 
     fn folder(name: &str) -> PathBuf {

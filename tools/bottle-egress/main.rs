@@ -18,6 +18,7 @@ mod prefixed;
 mod proxy;
 mod reply;
 mod resolve;
+mod send;
 mod serve;
 mod tls;
 mod tunnel;

@@ -31,6 +31,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
         let length = self.prefix.len().min(buffer.remaining());
         buffer.put_slice(&self.prefix[..length]);
         self.prefix.advance(length);
+        if self.prefix.is_empty() {
+            // Gives the memory back, for a connection may be long.
+            self.prefix = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -8,8 +8,8 @@ use bottle::policy::Explanation;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use hyper::{HeaderMap, Response, StatusCode};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Response, StatusCode};
 
 use crate::conf::Force;
 use crate::dial::Failure;
@@ -130,10 +130,9 @@ pub(crate) fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Answe
     response
 }
 
-/// 403: who denied, why, the nearest rule and how to ask for it; as JSON for those who ask for it.
-pub(crate) fn denied(explanation: &Explanation, asked: &HeaderMap) -> Response<Answer> {
-    let json = asked
-        .get(ACCEPT)
+/// 403: who denied, why, the nearest rule and how to ask for it; as JSON for those who accept that.
+pub(crate) fn denied(explanation: &Explanation, accept: Option<&HeaderValue>) -> Response<Answer> {
+    let json = accept
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains("application/json"));
     let body = match serde_json::to_string_pretty(explanation) {

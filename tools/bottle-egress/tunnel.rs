@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bottle::host::{Host, request_host};
-use bottle::policy::{Decision, Reason, Scheme, Verdict};
+use bottle::policy::{Decision, Kind, Reason, Scheme};
 use bytes::BytesMut;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
-use crate::connect;
+use crate::journal;
 use crate::pool::Target;
 use crate::prefixed::Prefixed;
 use crate::proxy::{self, Session};
@@ -50,7 +50,7 @@ pub(crate) async fn serve(
         first.reserve(4096);
         match timeout(PATIENCE, stream.read_buf(&mut first)).await {
             Ok(Ok(1..)) => {}
-            _ => return record(session, &target, &decision, None),
+            _ => return record(session, &target, decision, None),
         }
     }
     let first = first.freeze();
@@ -59,7 +59,7 @@ pub(crate) async fn serve(
             let stream = Prefixed::new(first, stream);
             let served = timeout(PATIENCE, intercept(session, &target, stream)).await;
             let Ok(Ok((inner, stream))) = served else {
-                return record(session, &target, &decision, None);
+                return record(session, &target, decision, None);
             };
             proxy::serve(inner.clone(), stream).await;
             inner
@@ -72,12 +72,12 @@ pub(crate) async fn serve(
         }
         _ => {
             let decision = Decision::Deny { reason: Reason::NotHttp, nearest: None };
-            return record(session, &target, &decision, None);
+            return record(session, &target, decision, None);
         }
     };
     let used = inner.tunnel.as_ref().is_some_and(|tunnel| tunnel.used.load(Ordering::Relaxed));
     if !used {
-        record(session, &target, &decision, None);
+        record(session, &target, decision, None);
     }
 }
 
@@ -119,17 +119,11 @@ fn within(outer: &Arc<Session>, target: Arc<Target>, mismatch: Option<String>) -
 }
 
 /// Records a CONNECT that no request came of.
-pub(crate) fn record(session: &Session, target: &Target, decision: &Decision, status: Option<u16>) {
+pub(crate) fn record(session: &Session, target: &Target, decision: Decision, status: Option<u16>) {
     let host = target.host.to_string();
     let generation = session.egress.conf.force().policy.routes().generation;
-    let mut line = connect::line(session, &host, Some(target.port), generation);
-    line.status = status;
-    match *decision {
-        Decision::Allow { rule } => line.rule = Some(rule),
-        Decision::Deny { reason, nearest } => {
-            line.decision = Verdict::Deny;
-            (line.reason, line.nearest) = (Some(reason), nearest);
-        }
-    }
+    let mut line = journal::line(Kind::Connect, session.client, "CONNECT", host, generation);
+    (line.port, line.status) = (Some(target.port), status);
+    journal::decided(&mut line, decision);
     session.egress.journal.record(&line);
 }

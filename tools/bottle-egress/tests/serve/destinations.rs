@@ -52,6 +52,21 @@ fn path_is_sent_as_it_was_judged() {
 }
 
 #[test]
+fn path_that_grows_out_of_bounds_is_refused_and_not_shortened() {
+    let bottle = Bottle::start();
+    let origin = bottle.plain_origin(|e| e.answer("in"));
+    let mut client = bottle.plain();
+    // In normal form each of these letters takes six bytes.
+    for (letters, denied) in [(10, None), (8_000, Some("bad-path")), (9_000, Some("bad-path"))] {
+        let (path, query) = ("ü".repeat(letters), "q".repeat(20_000));
+        let answer =
+            client.get(&format!("http://origin.test:8080/ok/{path}?{query}"), "origin.test:8080");
+        assert_eq!(answer.denied(), denied, "{letters}");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
 fn host_header_cannot_name_another_host_than_the_tunnel() {
     let bottle = Bottle::start();
     let origin = bottle.tls_origin(|e| e.answer("in"));
