@@ -9,7 +9,7 @@ use clap::Parser;
 #[command(name = "bottle-ps", version)]
 pub(crate) struct Args {
     /// Bottles to list [default: all]
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "SLUG")]
     pub(crate) slugs: Vec<Slug>,
 
     /// Print only the names of the agents' containers, of those that are up by their records; does

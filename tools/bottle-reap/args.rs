@@ -6,13 +6,13 @@ use clap::Parser;
 /// Stops what runs, writes the log of all its containers, removes containers, networks and leases,
 /// and moves log and record into the archive. Labels alone suffice: neither the state folder nor the
 /// compose file need be there. What is missing is no error, and what fails does not stop the rest.
-/// Without a NAME, '--all' or '--orphans' it reads a document on stdin, sets the section 'reap', and
+/// Without a SLUG, '--all' or '--orphans' it reads a document on stdin, sets the section 'reap', and
 /// writes the document to stdout. This is plumbing: people use bottle(1).
 #[derive(Debug, Parser)]
 #[command(name = "bottle-reap", version)]
 pub(crate) struct Args {
     /// Bottles to take down
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "SLUG")]
     pub(crate) slugs: Vec<Slug>,
 
     /// Take down every bottle of this state folder
