@@ -418,3 +418,20 @@ fn network_that_is_gone_is_told() {
     assert!(run.stderr.contains(&network), "{}", run.report());
     assert_eq!(containers(&bottle), Vec::<String>::new());
 }
+
+#[test]
+fn image_that_went_away_is_told_and_nothing_is_pulled() {
+    if !images() {
+        return;
+    }
+    let (bottle, doc) = rendered(&probe());
+    let agent = format!("image: {}\n", image("probe"));
+    compose_file(&bottle, |text| text.replace(&agent, "image: bottle-gone:1\n"));
+    let doc =
+        doc.replace(&format!("\"agent\":\"{}\"", image("probe")), "\"agent\":\"bottle-gone:1\"");
+    let run = up(&bottle, &doc, &[]);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.report());
+    assert!(run.stderr.contains("bottle-gone:1"), "{}", run.report());
+    assert_eq!(run.status, 3);
+    assert_eq!(containers(&bottle), Vec::<String>::new());
+}

@@ -38,6 +38,8 @@ fn take(docker: &Docker, job: &Job, name: &str, image: &str) -> Result<bool> {
     let slug = format!("{}={}", label::SLUG, job.slug);
     let args = [
         "create",
+        "--pull",
+        "never",
         "--name",
         name,
         "--network",
@@ -56,6 +58,10 @@ fn take(docker: &Docker, job: &Job, name: &str, image: &str) -> Result<bool> {
     let told = String::from_utf8_lossy(&made.stderr);
     if told.contains("is already in use") {
         return Ok(false);
+    }
+    // Then nobody else is making one of it either.
+    if told.contains("No such image") {
+        return Ok(true);
     }
     Err(world(complaint(&told))).world(format!("take the name '{name}'"))
 }
