@@ -69,7 +69,9 @@ impl Engine {
 
     fn pull(&self, image: &str) -> Result<()> {
         if image.starts_with("bottle-") && !image.contains('/') {
-            return Err(world(format!("find image '{image}': it is not there: run 'make images'")));
+            return Err(world(format!(
+                "find image '{image}': it is not there: run 'bottle images', or 'make images' in a checkout"
+            )));
         }
         progress(TOOL, &format!("pull image '{image}'"));
         self.docker.start(&["pull", "--quiet", image])?.text(PULL).map(drop).map_err(|e| {
