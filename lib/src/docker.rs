@@ -8,7 +8,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{PipeReader, Read, Seek, Write};
+use std::io::{ErrorKind, PipeReader, Read, Seek, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,6 +16,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Result;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::error::{Blame, caller, visible, world};
@@ -64,8 +65,17 @@ pub enum Compose {
 pub struct Call {
     child: Child,
     what: String,
-    /// What it says, on stdout and on stderr; `None` where a stream is read elsewhere.
-    said: Option<[File; 2]>,
+    /// What it says, on stdout and on stderr.
+    said: [File; 2],
+}
+
+/// What a call says while it runs. Reading fails where it says nothing for too long; the call ends
+/// with this value.
+#[derive(Debug)]
+pub struct Stream {
+    child: Child,
+    pipe: PipeReader,
+    patience: Duration,
 }
 
 impl Docker {
@@ -89,12 +99,13 @@ impl Docker {
 
     /// Starts a call whose stdout and stderr come as one stream, to be read while it runs: its
     /// output may be larger than memory.
-    pub fn stream<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<(Call, PipeReader)> {
-        let (reader, writer) = std::io::pipe().world("make a pipe")?;
+    pub fn stream<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<Stream> {
+        let patience = configured()?;
+        let (pipe, writer) = std::io::pipe().world("make a pipe")?;
         let both = writer.try_clone().world("make a pipe")?;
-        let (child, what) =
+        let (child, _) =
             spawn(&self.program, args, &[], [Stdio::null(), writer.into(), both.into()])?;
-        Ok((Call { child, what, said: None }, reader))
+        Ok(Stream { child, pipe, patience })
     }
 
     /// Finds Compose: `$BOTTLE_COMPOSE` (a program), else the v2 plugin where docker looks for it,
@@ -196,7 +207,7 @@ fn start_with<S: AsRef<OsStr>>(
     let (stdout, its_stdout) = memory().world("make a memory file")?;
     let (stderr, its_stderr) = memory().world("make a memory file")?;
     let (child, what) = spawn(program, args, env, [stdin, its_stdout, its_stderr])?;
-    Ok(Call { child, what, said: Some([stdout, stderr]) })
+    Ok(Call { child, what, said: [stdout, stderr] })
 }
 
 fn spawn<S: AsRef<OsStr>>(
@@ -237,15 +248,13 @@ impl Call {
             let _ = done.send(child.wait());
         });
         if let Ok(status) = outcome.recv_timeout(patience) {
-            let read = |file: Option<File>| -> std::io::Result<Vec<u8>> {
+            let read = |mut file: File| -> std::io::Result<Vec<u8>> {
                 let mut bytes = Vec::new();
-                if let Some(mut file) = file {
-                    file.rewind()?;
-                    file.read_to_end(&mut bytes)?;
-                }
+                file.rewind()?;
+                file.read_to_end(&mut bytes)?;
                 Ok(bytes)
             };
-            let [stdout, stderr] = said.map_or([None, None], |said| said.map(Some));
+            let [stdout, stderr] = said;
             let what = format!("wait for '{what}'");
             return Ok(Output {
                 status: status.world(&what)?,
@@ -272,6 +281,33 @@ impl Call {
             return Ok(text.trim_end_matches('\n').to_owned());
         }
         Err(world(format!("run '{what}': {}", complaint(&String::from_utf8_lossy(&output.stderr)))))
+    }
+}
+
+impl Stream {
+    /// Waits for the end of the call, of which everything has been read; whether it ended well.
+    pub fn succeeds(&mut self) -> Result<bool> {
+        Ok(self.child.wait().world("wait for 'docker'")?.success())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let limit = Timespec { tv_sec: self.patience.as_secs().cast_signed(), tv_nsec: 0 };
+        let mut fds = [PollFd::new(&self.pipe, PollFlags::IN)];
+        if poll(&mut fds, Some(&limit))? == 0 {
+            let text = format!("no answer in {} s: is the engine hung", self.patience.as_secs());
+            return Err(std::io::Error::new(ErrorKind::TimedOut, text));
+        }
+        self.pipe.read(into)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Nobody reads it any more; and one that lived on would keep the bottle's lock.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

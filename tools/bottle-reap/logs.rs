@@ -30,11 +30,10 @@ pub(crate) fn merge<'a>(
     args.extend(containers.iter().map(|container| container.id.as_str()));
     let limits = docker.start(&args)?;
     let width = containers.iter().map(|container| container.title().len()).max().unwrap_or(0);
-    let (mut calls, mut sources) = (Vec::new(), Vec::new());
+    let mut sources = Vec::new();
     for container in containers {
-        let (call, pipe) = docker.stream(&["logs", "--timestamps", &container.id])?;
-        calls.push(call);
-        sources.push(Source::new(format!("{:width$} | ", container.title()), pipe));
+        let said = docker.stream(&["logs", "--timestamps", &container.id])?;
+        sources.push(Source::new(format!("{:width$} | ", container.title()), said));
     }
     let mut out = BufWriter::new(out);
     interleave(&mut sources, &mut out).world("write")?;
@@ -45,13 +44,16 @@ pub(crate) fn merge<'a>(
             writeln!(out, "bottle-reap: log of '{}': {cut}", container.title()).world("write")?;
         }
     }
-    out.flush().world("write")?;
     let mut unread = Vec::new();
-    for (call, container) in calls.into_iter().zip(containers) {
-        if !call.output(PATIENCE)?.status.success() {
+    for (mut source, container) in sources.into_iter().zip(containers) {
+        if let Some(error) = &source.trouble {
+            writeln!(out, "bottle-reap: log of '{}': {error}", container.title()).world("write")?;
+            unread.push(container);
+        } else if !source.reader.get_mut().succeeds()? {
             unread.push(container);
         }
     }
+    out.flush().world("write")?;
     Ok(unread)
 }
 
@@ -65,24 +67,30 @@ struct Source<R> {
     stamp: Vec<u8>,
     /// Roughly what json-file stores of it.
     bytes: u64,
+    /// Why it could not be read to its end.
+    trouble: Option<std::io::Error>,
 }
 
 impl<R: Read> Source<R> {
     fn new(prefix: String, reader: R) -> Self {
         let reader = BufReader::new(reader);
-        Self { prefix, reader, line: Vec::new(), stamp: Vec::new(), bytes: 0 }
+        Self { prefix, reader, line: Vec::new(), stamp: Vec::new(), bytes: 0, trouble: None }
     }
 
-    /// Reads on, to the end of the line or of the chunk.
-    fn read(&mut self) -> std::io::Result<()> {
+    /// Reads on, to the end of the line or of the chunk. One log that cannot be read is at its end,
+    /// and the others go on.
+    fn read(&mut self) {
         self.line.clear();
-        (&mut self.reader).take(CHUNK).read_until(b'\n', &mut self.line)?;
-        Ok(())
+        let read = (&mut self.reader).take(CHUNK).read_until(b'\n', &mut self.line);
+        self.trouble = read.err();
     }
 
     /// Reads the next line and its stamp.
-    fn advance(&mut self) -> std::io::Result<()> {
-        self.read()?;
+    fn advance(&mut self) {
+        if self.trouble.is_some() {
+            return self.line.clear();
+        }
+        self.read();
         let stamp = self.line.split(|byte| *byte == b' ').next().unwrap_or_default();
         if stamp.first().is_some_and(u8::is_ascii_digit) && stamp.ends_with(b"Z") {
             // All of the engine's stamps are of one length, so they sort as text.
@@ -90,34 +98,29 @@ impl<R: Read> Source<R> {
             self.bytes += FRAME;
             self.bytes -= (stamp.len() as u64 + 2).min(self.line.len() as u64);
         }
-        Ok(())
-    }
-
-    fn is_whole(&self) -> bool {
-        self.line.ends_with(b"\n")
     }
 
     /// Writes the line that is held, and the rest of it.
     fn write(&mut self, out: &mut impl Write) -> std::io::Result<()> {
         out.write_all(self.prefix.as_bytes())?;
-        loop {
+        while !self.line.is_empty() {
             out.write_all(&self.line)?;
             self.bytes += self.line.len() as u64;
-            if self.is_whole() {
+            if self.line.ends_with(b"\n") {
                 return Ok(());
             }
-            self.read()?;
-            if self.line.is_empty() {
-                return out.write_all(b"\n");
+            if self.trouble.is_some() {
+                break;
             }
+            self.read();
         }
+        out.write_all(b"\n")
     }
 }
 
+/// Writes all of them, the oldest line first.
 fn interleave<R: Read>(sources: &mut [Source<R>], out: &mut impl Write) -> std::io::Result<()> {
-    for source in sources.iter_mut() {
-        source.advance()?;
-    }
+    sources.iter_mut().for_each(Source::advance);
     loop {
         let next = sources
             .iter_mut()
@@ -125,7 +128,7 @@ fn interleave<R: Read>(sources: &mut [Source<R>], out: &mut impl Write) -> std::
             .min_by(|a, b| a.stamp.cmp(&b.stamp));
         let Some(source) = next else { return Ok(()) };
         source.write(out)?;
-        source.advance()?;
+        source.advance();
     }
 }
 
