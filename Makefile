@@ -32,7 +32,7 @@ test: unit integration ## run all tests
 unit: debug ## run the tests that need no engine
 	$(CARGO) test --workspace --lib --bins --test unit --test serve
 
-integration: debug all images ## run the tests that need an engine; they skip aloud without one
+integration: debug images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --test integration -- --test-threads=2
 
 bench: all images ## measure, into target/bench/
