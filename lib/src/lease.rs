@@ -67,8 +67,8 @@ pub fn lock(state: &State) -> Result<Lock> {
 
 /// Removes the half-written leases of killed tools: whoever writes one holds the lock.
 fn sweep(folder: &Path) -> Result<()> {
-    for name in state::names(folder)?.iter().filter(|name| name.starts_with(".atomicwrite")) {
-        state::remove_folder(&folder.join(name))?;
+    for name in state::names(folder)?.iter().filter(|name| name.starts_with('.')) {
+        state::remove(&folder.join(name))?;
     }
     Ok(())
 }

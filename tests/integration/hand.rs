@@ -9,35 +9,33 @@ use bottle::record::{Phase, Record, now};
 use bottle::render::{AGENT, container};
 use bottle::state::State;
 
+use crate::common::Run;
 use crate::common::manifest::Manifest;
-use crate::common::{Run, sidecar};
-use crate::support::{Bottle, Image, docker, engine};
+use crate::support::{Bottle, docker, images};
 
 /// The bottle of the manifest's agent, after `bottle-net`.
 pub(crate) struct Hand {
     pub(crate) bottle: Bottle,
     /// The document.
     pub(crate) doc: String,
-    image: Image,
+    image: String,
 }
 
 impl Hand {
-    /// Where there is an engine and the probe was built: networks and leases, nothing else yet.
-    pub(crate) fn new(test: &str) -> Option<Self> {
-        let probe = sidecar("bottle-probe").filter(|_| engine())?;
-        let image = Image::of(
-            test,
-            &[("/bin/bottle-probe", &probe), ("/bin/sleep", &probe)],
-            &["ENV PATH=/bin", "ENTRYPOINT [\"/bin/bottle-probe\"]"],
-        );
-        let bottle = Bottle::new(&Manifest::new().image(image.name()));
+    /// Where there is an engine with our images: networks and leases, nothing else yet.
+    pub(crate) fn new() -> Option<Self> {
+        if !images() {
+            return None;
+        }
+        let image = bottle::docker::image("probe");
+        let bottle = Bottle::new(&Manifest::new().image(&image));
         let doc = bottle.sh("bottle-plan implementer | bottle-net").run().ok();
         Some(Self { bottle, doc, image })
     }
 
     /// The probe's image.
     pub(crate) fn image(&self) -> &str {
-        self.image.name()
+        &self.image
     }
 
     pub(crate) fn state(&self) -> State {
@@ -67,7 +65,7 @@ impl Hand {
         let network = format!("{project}-internal");
         args.extend(["--network", &network, "--log-opt", "max-size=1m", "--log-opt", "max-file=2"]);
         args.extend(labels.iter().flat_map(|label| ["--label", label]));
-        args.push(self.image.name());
+        args.push(self.image());
         args.extend(command);
         docker(args).ok();
         name
@@ -75,7 +73,7 @@ impl Hand {
 
     /// Runs the probe in a network until it ends, and gives what it said.
     pub(crate) fn probe(&self, network: &str, command: &[&str]) -> Run {
-        docker(["run", "--rm", "--network", network, self.image.name()].iter().chain(command))
+        docker(["run", "--rm", "--network", network, self.image()].iter().chain(command))
     }
 
     /// Writes the bottle's record.

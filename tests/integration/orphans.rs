@@ -15,7 +15,7 @@ use crate::support::{Bottle, docker, images};
 
 #[test]
 fn bottle_of_a_dead_owner_is_reaped_and_its_log_is_kept() {
-    let Some(hand) = Hand::new("dead") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(dead(), Phase::Up);
     hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     hand.reap(&["--orphans"]).ok();
@@ -25,7 +25,7 @@ fn bottle_of_a_dead_owner_is_reaped_and_its_log_is_kept() {
 
 #[test]
 fn bottle_of_a_living_owner_is_kept_and_named() {
-    let Some(hand) = Hand::new("living") else { return };
+    let Some(hand) = Hand::new() else { return };
     let owner = Living::new();
     hand.record(owner.owner(), Phase::Up);
     hand.run("agent", &dead(), &["sleep", "infinity"]);
@@ -40,7 +40,7 @@ fn bottle_of_a_living_owner_is_kept_and_named() {
 
 #[test]
 fn bottle_of_nobody_is_kept_while_it_runs() {
-    let Some(hand) = Hand::new("nobody") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     let agent = hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     let run = hand.reap(&["--orphans"]);
@@ -52,7 +52,7 @@ fn bottle_of_nobody_is_kept_while_it_runs() {
 
 #[test]
 fn labels_prove_a_death_where_the_state_folder_is_lost() {
-    let Some(hand) = Hand::new("lost") else { return };
+    let Some(hand) = Hand::new() else { return };
     let owner = Living::new();
     hand.run("agent", &owner.owner(), &["sleep", "infinity"]);
     fs::remove_dir_all(hand.bottle.state()).unwrap();
@@ -65,7 +65,7 @@ fn labels_prove_a_death_where_the_state_folder_is_lost() {
 
 #[test]
 fn record_that_cannot_be_read_proves_nothing() {
-    let Some(hand) = Hand::new("unreadable") else { return };
+    let Some(hand) = Hand::new() else { return };
     fs::write(hand.bottle.state().join("implementer/metadata.json"), "{").unwrap();
     let run = hand.reap(&["--orphans"]);
     assert_eq!(run.status, 0);
@@ -78,7 +78,7 @@ fn record_that_cannot_be_read_proves_nothing() {
 /// a shell with job control makes it.
 #[test]
 fn net_that_is_killed_at_any_step_leaves_nothing_for_long() {
-    let Some(hand) = Hand::new("killed") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.reap(&["implementer"]).ok();
     let doc = hand.bottle.tool("bottle-plan").args(["implementer"]).run().ok();
     for pause in [0, 2, 5, 10, 20, 40, 60, 80, 120, 160] {
@@ -103,7 +103,7 @@ fn net_that_is_killed_at_any_step_leaves_nothing_for_long() {
 
 #[test]
 fn bottle_that_a_tool_is_at_work_on_is_waited_for() {
-    let Some(hand) = Hand::new("locked") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(dead(), Phase::Starting);
     // Another process, because children of this one would inherit the lock.
     let mut worker = Command::new("flock")

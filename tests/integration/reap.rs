@@ -21,7 +21,7 @@ fn talk(hand: &Hand, service: &str) -> String {
 
 #[test]
 fn log_and_record_are_kept_and_everything_else_is_gone() {
-    let Some(hand) = Hand::new("log") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     let folder = hand.bottle.state().join("implementer");
     for (name, text) in [
@@ -71,7 +71,7 @@ fn log_and_record_are_kept_and_everything_else_is_gone() {
 
 #[test]
 fn labels_alone_suffice() {
-    let Some(hand) = Hand::new("labels") else { return };
+    let Some(hand) = Hand::new() else { return };
     talk(&hand, "egress");
     hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     fs::remove_dir_all(hand.bottle.state()).unwrap();
@@ -83,7 +83,7 @@ fn labels_alone_suffice() {
 
 #[test]
 fn nothing_is_made_for_a_bottle_that_never_was() {
-    let Some(hand) = Hand::new("nothing") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.reap(&["other"]).ok();
     assert!(!hand.bottle.state().join("other").exists());
     let scratch = Scratch::new();
@@ -94,7 +94,7 @@ fn nothing_is_made_for_a_bottle_that_never_was() {
 
 #[test]
 fn step_that_fails_does_not_stop_the_next_and_the_record_stays() {
-    let Some(hand) = Hand::new("failing") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     let project = hand.project();
@@ -121,7 +121,7 @@ fn step_that_fails_does_not_stop_the_next_and_the_record_stays() {
 
 #[test]
 fn links_that_a_sidecar_left_lead_nowhere() {
-    let Some(hand) = Hand::new("links") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     let outside = hand.bottle.file("outside/precious", "mine\n");
     let run = hand.bottle.state().join("implementer/egress/run");
@@ -144,7 +144,7 @@ fn links_that_a_sidecar_left_lead_nowhere() {
 
 #[test]
 fn one_service_can_be_stopped_and_the_rest_goes_on() {
-    let Some(hand) = Hand::new("only") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     let agent = hand.run("agent", &Owner::None, &["sleep", "infinity"]);
     hand.run("egress", &Owner::None, &["sleep", "infinity"]);
@@ -160,7 +160,7 @@ fn one_service_can_be_stopped_and_the_rest_goes_on() {
 
 #[test]
 fn engine_that_is_away_is_said_and_the_record_stays() {
-    let Some(hand) = Hand::new("away") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.record(Owner::None, Phase::Up);
     let tool = hand.bottle.tool("bottle-reap").env("DOCKER_HOST", "unix:///nonexistent");
     tool.args(["implementer"]).run().fails(
@@ -172,7 +172,7 @@ fn engine_that_is_away_is_said_and_the_record_stays() {
 
 #[test]
 fn bottles_of_another_state_folder_are_left_alone() {
-    let Some(hand) = Hand::new("other") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.run("agent", &Living::new().owner(), &["sleep", "infinity"]);
     let scratch = Scratch::new();
     for args in [["--all"], ["--orphans"], ["implementer"]] {
@@ -185,7 +185,7 @@ fn bottles_of_another_state_folder_are_left_alone() {
 
 #[test]
 fn folder_that_is_no_bottle_is_left_alone() {
-    let Some(hand) = Hand::new("stranger") else { return };
+    let Some(hand) = Hand::new() else { return };
     let stranger = hand.bottle.state().join("projects");
     fs::create_dir_all(&stranger).unwrap();
     fs::write(stranger.join("thesis"), "years\n").unwrap();
@@ -223,7 +223,7 @@ impl Drop for Tmpfs {
 
 #[test]
 fn full_disk_costs_the_log_and_nothing_else() {
-    let Some(hand) = Hand::new("full") else { return };
+    let Some(hand) = Hand::new() else { return };
     hand.reap(&["implementer"]).ok();
     let folder = hand.bottle.work().join("small");
     let Some(disk) = Tmpfs::new(folder.clone()) else { return };
@@ -256,4 +256,27 @@ fn full_disk_costs_the_log_and_nothing_else() {
     assert_eq!(left, "", "{}", run.report());
     run.fails(3, "bottle-reap: reap 'implementer': write its log: [..]No space left on device[..]");
     assert_eq!(fs::read_dir(folder.join("leases")).unwrap().count(), 1);
+}
+
+/// Each pause is a step at which it is killed.
+#[test]
+fn reap_that_is_killed_at_any_step_goes_on_when_it_is_called_again() {
+    for pause in [20, 150, 300, 450] {
+        let Some(hand) = Hand::new() else { return };
+        hand.record(Owner::None, Phase::Up);
+        talk(&hand, "egress");
+        hand.run("agent", &Owner::None, &["sleep", "infinity"]);
+        let mut reap = hand.bottle.tool("bottle-reap").args(["implementer"]).spawn();
+        std::thread::sleep(std::time::Duration::from_millis(pause));
+        reap.kill().unwrap();
+        reap.wait().unwrap();
+        hand.reap(&["implementer"]).ok();
+        hand.bottle.is_gone();
+        let archive = hand.archived();
+        let logs = fs::read_dir(&archive).unwrap().map(|entry| entry.unwrap().path());
+        let mut logs = logs.filter(|path| path.extension().is_some_and(|end| end == "log"));
+        let told = |path| fs::read_to_string(path).unwrap().contains("/nonexistent");
+        assert!(logs.any(told), "{pause} ms: the log is lost");
+        assert!(archive.join("metadata.json").is_file(), "{pause} ms: the record is lost");
+    }
 }
