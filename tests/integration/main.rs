@@ -14,6 +14,7 @@ mod common;
 mod agent;
 mod apply;
 mod containment;
+mod demo;
 mod examples;
 mod hand;
 mod image;
