@@ -11,8 +11,10 @@ use super::{Ask, Closed, HostKind, Policy, Reason};
 use crate::host::Host;
 use crate::strict;
 
-/// The most rules that are compared when no rule names the host.
+/// The most rules that are compared when no rule names the host, and the longest host that is: an
+/// agent may ask for many.
 const COMPARED: usize = 64;
+const LONGEST: usize = 64;
 
 /// A refusal, for a person, an agent or a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -160,6 +162,9 @@ impl Policy {
         let wildcard = rules.iter().find(|rule| rule.host.strip_prefix("*.") == Some(name));
         if let Some(rule) = wildcard {
             return format!("{no}: '{}' covers its subdomains, not itself", rule.host);
+        }
+        if name.len() > LONGEST {
+            return no;
         }
         let known: Vec<&str> = rules
             .iter()
