@@ -1,6 +1,7 @@
 //! The glue script on a real engine, without a terminal: codes, names, signals, death.
 
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use bottle::docker::image;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::common::manifest::Manifest;
-use crate::common::{Run, root};
+use crate::common::{Run, Tool, root, skip};
 use crate::support::{Bottle, docker, images};
 
 /// Moments of a start at which it is interrupted, in milliseconds. It takes about two seconds; the
@@ -25,7 +26,15 @@ fn run(bottle: &Bottle, args: &[&str]) -> Run {
 
 /// Starts the script as the leader of a process group, as a shell with job control would.
 fn leader(bottle: &Bottle, args: &[&str]) -> Child {
-    Command::new(root().join("scripts/bottle"))
+    leader_by(bottle, &[], args)
+}
+
+/// The same, run by this shell.
+fn leader_by(bottle: &Bottle, shell: &[&str], args: &[&str]) -> Child {
+    // `env` becomes the shell, or the script where none is named.
+    Command::new("env")
+        .args(shell)
+        .arg(root().join("scripts/bottle"))
         .args(args)
         .env_clear()
         .envs(bottle.env())
@@ -176,6 +185,30 @@ fn request_to_end_the_script_alone_ends_the_command_too() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(code(&mut child), 143);
     bottle.is_gone();
+}
+
+#[test]
+fn every_shell_passes_codes_on_and_ends_when_asked() {
+    if !images() {
+        return;
+    }
+    for shell in [&["dash"][..], &["bash"], &["busybox", "ash"]] {
+        let asked = ["-c", "command -v \"$0\" >/dev/null", shell[0]];
+        if Tool::new(Path::new("/bin/sh")).args(asked).run().status != 0 {
+            skip(&format!("no '{}' here", shell[0]));
+            continue;
+        }
+        let bottle = Bottle::new(&manifest());
+        let args = ["start", "implementer", "--", "bottle-probe", "exit", "7"];
+        assert_eq!(code(&mut leader_by(&bottle, shell, &args)), 7, "{shell:?}");
+        bottle.is_gone();
+        let args = ["start", "implementer", "--", "bottle-probe", "sleep"];
+        let mut child = leader_by(&bottle, shell, &args);
+        until_it_works(&bottle);
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        assert_eq!(code(&mut child), 143, "{shell:?}");
+        bottle.is_gone();
+    }
 }
 
 #[test]
