@@ -11,6 +11,7 @@ TOOLS = $(notdir $(wildcard tools/bottle-*))
 
 .PHONY: all debug help images demo test unit integration bench lint fmt install uninstall clean
 
+# Always the same packages, so that cargo resolves the same features and builds each crate once.
 all: ## build the tools and the sidecars
 	$(CARGO) build --release --workspace --bins
 
@@ -33,7 +34,7 @@ unit: debug ## run the tests that need no engine
 	$(CARGO) test --workspace --lib --bins --test unit --test serve
 
 integration: debug images ## run the tests that need an engine; they skip aloud without one
-	$(CARGO) test --test integration -- --test-threads=2
+	$(CARGO) test --workspace --test integration -- --test-threads=2
 
 bench: all images ## measure, into target/bench/
 	tests/bench/run
