@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::Bench;
 use crate::load::{self, Way};
-use crate::origin::{self, Ca, HOST, PORT, Running, address, program, start};
+use crate::origin::{self, Ca, HOST, Running, address, free_port, program, start};
 use crate::report::{Aim, Report};
 
 const CONNECTIONS: usize = 32;
@@ -36,25 +36,27 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
     ];
     let folder = tempfile::tempdir()?;
     let ca = Ca::new()?;
-    let Some(_origin) = origin::serve(folder.path(), &ca)? else {
+    let port = free_port()?;
+    let Some(_origin) = origin::serve(folder.path(), &ca, port)? else {
         report.skip(&all, "nginx is not installed (apt-get install nginx-light)");
         return Ok(());
     };
-    let way = |port: u16| Way::new(Some(address(port)), address(PORT), &ca.certificate);
+    let way = |proxy: u16| Way::new(Some(address(proxy)), address(port), &ca.certificate);
     let mut peers = vec![Peer {
         name: "direct",
-        way: Way::new(None, address(PORT), &ca.certificate)?,
+        way: Way::new(None, address(port), &ca.certificate)?,
         process: None,
         requests: Vec::new(),
         bulk: Vec::new(),
     }];
-    for (name, port, started) in [
-        ("egress", 38_001, egress(bench, folder.path(), &ca, 38_001)?),
-        ("squid", 38_002, squid(folder.path(), &ca, 38_002)?),
-        ("mitmproxy", 38_003, mitmproxy(bench, folder.path(), &ca, 38_003)?),
+    let ports = [free_port()?, free_port()?, free_port()?];
+    for (name, proxy, started) in [
+        ("egress", ports[0], egress(bench, folder.path(), &ca, ports[0], port)?),
+        ("squid", ports[1], squid(folder.path(), &ca, ports[1])?),
+        ("mitmproxy", ports[2], mitmproxy(bench, folder.path(), &ca, ports[2])?),
     ] {
         if let Some(process) = started {
-            let way = way(port)?;
+            let way = way(proxy)?;
             // The first connection of a proxy makes certificates and fills caches.
             load::requests(&way, CONNECTIONS, Duration::from_millis(200))
                 .with_context(|| format!("warm up {name}"))?;
@@ -130,7 +132,13 @@ fn compare(report: &mut Report, peers: &[Peer]) -> Result<()> {
 }
 
 /// Our own, with one rule, as a bottle has it.
-fn egress(bench: &Bench, folder: &Path, ca: &Ca, port: u16) -> Result<Option<Running>> {
+fn egress(
+    bench: &Bench,
+    folder: &Path,
+    ca: &Ca,
+    port: u16,
+    origin: u16,
+) -> Result<Option<Running>> {
     let (conf, run) = (folder.join("egress-conf"), folder.join("egress-run"));
     fs::create_dir_all(&conf)?;
     fs::create_dir_all(&run)?;
@@ -143,7 +151,7 @@ fn egress(bench: &Bench, folder: &Path, ca: &Ca, port: u16) -> Result<Option<Run
         "routes": [{
             "host": HOST,
             "kind": "single_label",
-            "ports": [PORT],
+            "ports": [origin],
             "methods": ["GET"],
             "paths": ["/**"],
             "addresses": ["127.0.0.0/8"],
@@ -158,13 +166,7 @@ fn egress(bench: &Bench, folder: &Path, ca: &Ca, port: u16) -> Result<Option<Run
     fs::set_permissions(conf.join("ca-key.pem"), fs::Permissions::from_mode(0o600))?;
     fs::write(conf.join("mitmproxy-ca.pem"), ca.key.clone() + &ca.certificate)?;
     let mut command = Command::new(bench.bin("bottle-egress"));
-    command.arg("serve");
-    command.args([
-        "--listen",
-        &address(port).to_string(),
-        "--dns",
-        &address(port + 100).to_string(),
-    ]);
+    command.args(["serve", "--listen", &address(port).to_string()]);
     command.arg("--conf").arg(&conf).arg("--run").arg(&run);
     start(command, &folder.join("egress.log"), port).map(Some)
 }

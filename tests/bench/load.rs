@@ -64,11 +64,12 @@ fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// Requests a second over `connections` connections for about `time`. The connections are made, and
 /// each has had an answer, before the clock starts.
 pub(crate) fn requests(way: &Way, connections: usize, time: Duration) -> Result<f64> {
+    let port = way.origin.port();
     block_on(async {
         let mut streams = Vec::new();
         for _ in 0..connections {
             let mut stream = way.connect().await?;
-            exchange(&mut stream, "/small", &mut Vec::new()).await?;
+            exchange(&mut stream, port, "/small", &mut Vec::new()).await?;
             streams.push(stream);
         }
         let local = tokio::task::LocalSet::new();
@@ -79,7 +80,7 @@ pub(crate) fn requests(way: &Way, connections: usize, time: Duration) -> Result<
                 local.spawn_local(async move {
                     let (mut done, mut buffer) = (0_u32, Vec::new());
                     while begin.elapsed() < time {
-                        exchange(&mut stream, "/small", &mut buffer).await?;
+                        exchange(&mut stream, port, "/small", &mut buffer).await?;
                         done += 1;
                     }
                     anyhow::Ok(done)
@@ -98,11 +99,12 @@ pub(crate) fn requests(way: &Way, connections: usize, time: Duration) -> Result<
 
 /// Bytes a second of one large download; the connection is made before the clock starts.
 pub(crate) fn bulk(way: &Way) -> Result<f64> {
+    let port = way.origin.port();
     block_on(async {
         let mut stream = way.connect().await?;
-        exchange(&mut stream, "/small", &mut Vec::new()).await?;
+        exchange(&mut stream, port, "/small", &mut Vec::new()).await?;
         let begin = Instant::now();
-        let bytes = exchange(&mut stream, "/large", &mut Vec::new()).await?;
+        let bytes = exchange(&mut stream, port, "/large", &mut Vec::new()).await?;
         #[expect(clippy::cast_precision_loss, reason = "megabytes")]
         Ok(bytes as f64 / begin.elapsed().as_secs_f64())
     })
@@ -111,10 +113,11 @@ pub(crate) fn bulk(way: &Way) -> Result<f64> {
 /// One request and its answer; gives the length of the body.
 async fn exchange(
     stream: &mut TlsStream<TcpStream>,
+    port: u16,
     path: &str,
     buffer: &mut Vec<u8>,
 ) -> Result<u64> {
-    let ask = format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{}\r\n\r\n", crate::origin::PORT);
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n");
     stream.write_all(ask.as_bytes()).await?;
     buffer.clear();
     buffer.reserve(64 << 10);

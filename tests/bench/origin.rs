@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,8 +13,6 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 
 /// The name it is asked by: every machine knows it.
 pub(crate) const HOST: &str = "localhost";
-/// Where it listens.
-pub(crate) const PORT: u16 = 38_443;
 /// Length of the large answer.
 const LARGE: usize = 256 << 20;
 
@@ -79,6 +77,11 @@ pub(crate) fn start(mut command: Command, log: &Path, port: u16) -> Result<Runni
     Ok(Running(child))
 }
 
+/// A port on loopback that nobody listens on, so that two runs on one machine do not meet.
+pub(crate) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(address(0))?.local_addr()?.port())
+}
+
 /// A port on loopback.
 pub(crate) fn address(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
@@ -93,7 +96,7 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 }
 
 /// Starts the origin; `None` where there is no nginx.
-pub(crate) fn serve(folder: &Path, ca: &Ca) -> Result<Option<Running>> {
+pub(crate) fn serve(folder: &Path, ca: &Ca, port: u16) -> Result<Option<Running>> {
     let Some(nginx) = program("nginx") else { return Ok(None) };
     let issuer = Issuer::new(Ca::params()?, KeyPair::from_pem(&ca.key)?);
     let key = KeyPair::generate()?;
@@ -115,11 +118,11 @@ pub(crate) fn serve(folder: &Path, ca: &Ca) -> Result<Option<Running>> {
          events {{ worker_connections 1024; }}\n\
          http {{ access_log off; keepalive_requests 1000000000; keepalive_timeout 600s; sendfile on; tcp_nodelay on;\n\
          client_body_temp_path {dir}; proxy_temp_path {dir}; fastcgi_temp_path {dir}; uwsgi_temp_path {dir}; scgi_temp_path {dir};\n\
-         server {{ listen 127.0.0.1:{PORT} ssl backlog=1024; root {dir}; ssl_certificate {dir}/origin.pem; ssl_certificate_key {dir}/origin-key.pem; }} }}\n",
+         server {{ listen 127.0.0.1:{port} ssl backlog=1024; root {dir}; ssl_certificate {dir}/origin.pem; ssl_certificate_key {dir}/origin-key.pem; }} }}\n",
         dir = folder.display()
     );
     fs::write(path("nginx.conf"), config)?;
     let mut command = Command::new(nginx);
     command.arg("-p").arg(folder).arg("-c").arg(path("nginx.conf"));
-    start(command, &path("nginx.log"), PORT).map(Some)
+    start(command, &path("nginx.log"), port).map(Some)
 }
