@@ -217,7 +217,8 @@ fn inward(
     }
     headers::strip(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
-    let home = Home { force: force.clone(), target: target.clone(), upstream };
+    let (force, target) = (force.clone(), target.clone());
+    let home = Home { lane: session.lane, force, target, upstream };
     response.map(|body| {
         if body.is_end_stream() {
             home.go();

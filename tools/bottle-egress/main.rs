@@ -13,6 +13,7 @@ mod dns;
 mod forward;
 mod headers;
 mod journal;
+mod lanes;
 mod pool;
 mod prefixed;
 mod proxy;

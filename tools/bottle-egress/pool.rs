@@ -10,12 +10,13 @@ use bottle::host::Host;
 use bottle::policy::Scheme;
 use hyper::client::conn::http1::SendRequest;
 
+use crate::lanes::LANES;
 use crate::reply::Upload;
 
 /// How long a connection is kept without work. Servers close after 60 s and more.
 const KEPT: Duration = Duration::from_secs(30);
 
-/// The most that are kept, of one target and in all.
+/// The most that a lane keeps, of one target and in all.
 const OF_ONE: usize = 64;
 const IN_ALL: usize = 256;
 
@@ -38,10 +39,10 @@ pub(crate) struct Upstream {
 /// Connections to one target, and since when each rests.
 type Resting = Vec<(Upstream, Instant)>;
 
-/// The idle connections.
+/// The idle connections, by the lane that drives them.
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<HashMap<Arc<Target>, Resting>>,
+    lanes: [Mutex<HashMap<Arc<Target>, Resting>>; LANES],
 }
 
 impl Pool {
@@ -49,10 +50,11 @@ impl Pool {
     /// `allowed`, and says how long it rested.
     pub(crate) fn take(
         &self,
+        lane: usize,
         target: &Target,
         allowed: impl Fn(IpAddr) -> bool,
     ) -> Option<(Upstream, Duration)> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(target)?;
         while let Some(at) = kept.iter().rposition(|(upstream, _)| allowed(upstream.address)) {
             let (upstream, since) = kept.remove(at);
@@ -65,11 +67,11 @@ impl Pool {
     }
 
     /// Keeps a connection whose work is done.
-    pub(crate) fn put(&self, target: &Arc<Target>, upstream: Upstream) {
+    pub(crate) fn put(&self, lane: usize, target: &Arc<Target>, upstream: Upstream) {
         if upstream.sender.is_closed() {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if !idle.contains_key(target) {
             // A new target is a good moment to forget old ones.

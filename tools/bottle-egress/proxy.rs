@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::conf::Conf;
 use crate::forward;
 use crate::journal::Journal;
+use crate::lanes::{Accepted, Lanes};
 use crate::resolve::Resolver;
 use crate::tls::Interceptor;
 use crate::tunnel::Tunnel;
@@ -40,6 +41,8 @@ pub(crate) struct Egress {
 /// One connection of a client, or one tunnel in it.
 pub(crate) struct Session {
     pub(crate) egress: Arc<Egress>,
+    /// The thread that serves it.
+    pub(crate) lane: usize,
     pub(crate) client: IpAddr,
     /// Set inside a CONNECT.
     pub(crate) tunnel: Option<Tunnel>,
@@ -48,7 +51,7 @@ pub(crate) struct Session {
 }
 
 /// Accepts for as long as the program runs.
-pub(crate) async fn accept(egress: Arc<Egress>, listener: TcpListener) {
+pub(crate) async fn accept(mut lanes: Lanes, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         // Not closed before the program ends.
@@ -60,13 +63,9 @@ pub(crate) async fn accept(egress: Arc<Egress>, listener: TcpListener) {
         };
         let _ = stream.set_nodelay(true);
         keep_alive(&stream);
-        let session = Arc::new(Session {
-            egress: egress.clone(),
-            client: client.ip().to_canonical(),
-            tunnel: None,
-            place: Arc::new(place),
-        });
-        tokio::spawn(serve(session, stream));
+        if let Ok(stream) = stream.into_std() {
+            lanes.give(Accepted { stream, client: client.ip().to_canonical(), place });
+        }
     }
 }
 

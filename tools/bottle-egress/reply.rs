@@ -32,6 +32,7 @@ pub(crate) struct Relayed {
 
 /// Where a connection goes after its work.
 pub(crate) struct Home {
+    pub(crate) lane: usize,
     pub(crate) force: Arc<Force>,
     pub(crate) target: Arc<Target>,
     pub(crate) upstream: Upstream,
@@ -39,7 +40,7 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn go(self) {
-        self.force.pool.put(&self.target, self.upstream);
+        self.force.pool.put(self.lane, &self.target, self.upstream);
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn send(
     mut request: Request<Upload>,
 ) -> Result<(Response<Incoming>, Upstream), Failure> {
     let allowed = |address| force.policy.address(rule, address).is_ok();
-    while let Some((mut upstream, rested)) = force.pool.take(target, allowed) {
+    while let Some((mut upstream, rested)) = force.pool.take(session.lane, target, allowed) {
         if !matches!(timeout(READY, upstream.sender.ready()).await, Ok(Ok(()))) {
             continue;
         }

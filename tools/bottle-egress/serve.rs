@@ -11,6 +11,7 @@ use crate::args::Serve;
 use crate::conf::Conf;
 use crate::dns;
 use crate::journal::Journal;
+use crate::lanes::Lanes;
 use crate::proxy::{self, Egress};
 use crate::resolve::Resolver;
 use crate::tls::Interceptor;
@@ -18,15 +19,12 @@ use crate::watch::Watch;
 
 /// Serves until a signal ends it.
 pub(crate) fn serve(args: &Serve) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .world("start")?;
+    // For all but the connections, which have threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().world("start")?;
     let journal = Arc::new(Journal::open(&args.run)?);
     let outcome = runtime.block_on(serve_on(args, journal.clone()));
     // Connections end where they are; only what was decided must not be lost.
-    runtime.shutdown_background();
     journal.close();
     outcome
 }
@@ -56,7 +54,7 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
         tokio::spawn(dns::udp(egress.clone(), udp));
         tokio::spawn(dns::tcp(egress.clone(), tcp));
     }
-    tokio::spawn(proxy::accept(egress, listener));
+    tokio::spawn(proxy::accept(Lanes::start(&egress).world("start")?, listener));
     let watch = Watch::start(conf, &args.conf, &args.run)?;
     tokio::select! {
         () = watch.run() => {}

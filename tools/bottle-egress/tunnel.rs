@@ -112,6 +112,7 @@ async fn intercept(
 fn within(outer: &Arc<Session>, target: Arc<Target>, mismatch: Option<String>) -> Arc<Session> {
     Arc::new(Session {
         egress: outer.egress.clone(),
+        lane: outer.lane,
         client: outer.client,
         tunnel: Some(Tunnel { target, mismatch, used: AtomicBool::new(false) }),
         place: outer.place.clone(),
