@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::common::manifest::Manifest;
 use crate::common::{Tool, root};
-use crate::support::{Bottle, docker, engine, images};
+use crate::support::{Bottle, engine, images};
 
 /// A bottle's folder with a copy of an example in it, and the examples on PATH.
 fn with_example(bottle: &Bottle, name: &str) {
@@ -94,7 +94,6 @@ fn claude_code_reaches_its_model_and_nothing_else() {
     bottle.file("bottle.yaml", fs::read(example).unwrap());
     let home = bottle.work().with_file_name("home");
     fs::create_dir_all(home.join(".local/share/claude-bottle")).unwrap();
-    let before = docker(["network", "ls", "-q"]).ok();
     let mut text = "git init -q . && bottle trust >&2 && bottle start claude --dry-run".to_owned();
     if geteuid().is_root() {
         // The agent of a root caller works as the owner of its workspace.
@@ -110,7 +109,7 @@ fn claude_code_reaches_its_model_and_nothing_else() {
         ])
     );
     assert_eq!(document["plan"]["command"], serde_json::json!(["claude"]));
-    assert_eq!(docker(["network", "ls", "-q"]).ok(), before);
+    assert_eq!(bottle.leftovers(), Vec::<String>::new());
     assert!(!bottle.state().join("claude").exists());
 }
 
