@@ -1,5 +1,6 @@
 //! The claim of the whole: from inside a bottle nothing is within reach but what its plan allows.
-//! Each attempt has a control, the same act outside the bottle, that succeeds.
+//! Each attempt has a control, the same act outside the bottle, that succeeds; only that for where
+//! clouds keep credentials has none, because it would really go there.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
