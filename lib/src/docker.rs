@@ -39,10 +39,14 @@ pub mod label {
     pub const IMAGE: &str = "bottle.image";
 }
 
-/// The image of one of our own sidecars, `egress` or `probe`, as `scripts/images` makes it.
+/// The image of one of our own sidecars, `egress` or `probe`, as `scripts/images` makes it. Its tag
+/// is the version, or `$BOTTLE_IMAGE_TAG`, so that several builds live side by side on one engine.
 #[must_use]
 pub fn image(name: &str) -> String {
-    format!("bottle-{name}:{}", env!("CARGO_PKG_VERSION"))
+    match std::env::var("BOTTLE_IMAGE_TAG") {
+        Ok(tag) if !tag.is_empty() => format!("bottle-{name}:{tag}"),
+        _ => format!("bottle-{name}:{}", env!("CARGO_PKG_VERSION")),
+    }
 }
 
 /// The docker client.

@@ -78,7 +78,8 @@ impl<'a> Side<'a> {
     fn new(bench: &'a Bench, folder: &Path, name: &str, selftest: &str) -> Result<Self> {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder)?;
-        let image = format!("bottle-probe:{}", env!("CARGO_PKG_VERSION"));
+        let tag = std::env::var("BOTTLE_IMAGE_TAG");
+        let image = format!("bottle-probe:{}", tag.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")));
         let manifest = json!({
             "version": 1,
             "bottles": { "dev": { "image": image, "selftest": selftest } },

@@ -132,7 +132,14 @@ impl Bottle {
             ("BOTTLE_STATE", self.state().into()),
             ("BOTTLE_SUBNETS", OsString::from(&self.pool)),
         ];
-        for name in ["HOME", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BOTTLE_COMPOSE"] {
+        for name in [
+            "HOME",
+            "DOCKER_HOST",
+            "DOCKER_CONFIG",
+            "DOCKER_CONTEXT",
+            "BOTTLE_COMPOSE",
+            "BOTTLE_IMAGE_TAG",
+        ] {
             env.extend(std::env::var_os(name).map(|value| (name, value)));
         }
         env
