@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 
 use crate::plan::{Engine, PipelockMode, Selftest, WorkspaceMode};
-use crate::policy::Inject;
+use crate::policy::{Audit, Dlp, Inject};
 use crate::scalar::{Count, Cpus, Env, Host, Memory, Method, Net, PathGlob, Port, User, Version};
 use crate::strict::{Parsed, Text, some, some_of, text_or, unique};
 
@@ -256,6 +256,13 @@ pub struct Egress {
     /// Files with further CA certificates by which servers are trusted. Default: none.
     #[serde(default)]
     pub ca_certificates: Vec<Text>,
+    /// What becomes of requests while decisions cannot be written down: `deny` or `allow`. Default:
+    /// `deny`.
+    #[serde(default, deserialize_with = "some")]
+    pub audit: Option<Audit>,
+    /// Whether the scan of what leaves looks for private data too. Default: `false`.
+    #[serde(default)]
+    pub private_data: bool,
 }
 
 /// The routes that an agent has in place of its bottle's.
@@ -295,6 +302,15 @@ pub struct Route {
     /// and `inject`. Default: `false`.
     #[serde(default)]
     pub passthrough: bool,
+    /// What becomes of a request in which the scan of what leaves finds a secret or a well-known
+    /// token: `block`, `warn` (it leaves, and the decision says what was found) or `off`. Default:
+    /// `block`.
+    #[serde(default, deserialize_with = "some")]
+    pub dlp: Option<Dlp>,
+    /// Findings that are no leak on this route, a list of the scan's rules, or `secret:NAME`: a
+    /// provider's own key to its own host. Default: none.
+    #[serde(default, deserialize_with = "some_of")]
+    pub dlp_exempt: Option<Vec<Text>>,
 }
 
 /// The firewall behind egress, in pipelock's terms.

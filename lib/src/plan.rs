@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Rule;
+use crate::policy::{Audit, Rule};
 use crate::strict::unique;
 
 /// The section `plan`.
@@ -192,6 +192,12 @@ pub struct Egress {
     /// Files with further CA certificates that upstream servers are trusted by, absolute.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ca_certificates: Vec<PathBuf>,
+    /// What becomes of requests whose decision cannot be written down.
+    #[serde(default, skip_serializing_if = "crate::strict::is_default")]
+    pub audit: Audit,
+    /// Whether the scan of what leaves looks for private data too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private_data: bool,
     /// The rules spelled out for a person, one line each, sorted:
     /// `GET,POST https://api.example.com:443/v1/**`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -5,7 +5,7 @@
 //! form, which decides about an [`Ask`]; [`Loaded`] and [`DecisionLine`] are what egress tells.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -44,6 +44,15 @@ pub struct Routes {
     /// public ones too, and the pool that all bottles' subnets come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<IpNet>,
+    /// The proxy behind egress, pipelock: all that leaves goes by its CONNECT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SocketAddrV4>,
+    /// What becomes of requests whose decision cannot be written down.
+    #[serde(default, skip_serializing_if = "crate::strict::is_default")]
+    pub audit: Audit,
+    /// Whether the scan of what leaves looks for private data too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private_data: bool,
     /// The rules; a request that none of them allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Rule>,
@@ -77,6 +86,51 @@ pub struct Rule {
     /// Whether TLS to this host is tunnelled and not intercepted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passthrough: bool,
+    /// What becomes of a request in which the scan finds what must not leave.
+    #[serde(default, skip_serializing_if = "crate::strict::is_default")]
+    pub dlp: Dlp,
+    /// Findings that are no leak on this route, by the name of the scan's rule, or `secret:NAME` for
+    /// a secret of the plan; sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dlp_exempt: Vec<String>,
+}
+
+/// What becomes of a request in which the scan of what leaves (DLP) finds something.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Dlp {
+    /// It is refused.
+    #[default]
+    Block,
+    /// It leaves, and the decision says what was found.
+    Warn,
+    /// It is not scanned.
+    Off,
+}
+
+impl Dlp {
+    /// As in the manifest.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Warn => "warn",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// What becomes of requests while decisions cannot be written down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audit {
+    /// They are refused.
+    #[default]
+    Deny,
+    /// They are judged as ever.
+    Allow,
 }
 
 /// What kind of thing a rule's host is.
@@ -117,6 +171,9 @@ pub struct Inject {
     /// As this query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// Whether the value is masked in an answer that echoes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mask: bool,
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::error::{Blame, caller};
 mod shapes;
 mod words;
 
-pub use shapes::{Parsed, Text, some, some_of, text_or, unique};
+pub use shapes::{Parsed, Text, is_default, some, some_of, text_or, unique};
 use words::helpful;
 pub use words::{did_you_mean, nearest};
 

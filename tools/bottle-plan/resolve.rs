@@ -123,6 +123,8 @@ fn of_bottle(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Plan> {
                 &at("egress.ca_certificates"),
                 |it| file(it, base),
             )?,
+            audit: bottle.egress.audit.unwrap_or_default(),
+            private_data: bottle.egress.private_data,
             allow: Vec::new(),
         },
         pipelock: bottle.pipelock.as_ref().map(pipelock),
@@ -311,6 +313,8 @@ fn rule(route: &Route) -> Rule {
         addresses,
         inject: route.inject.clone(),
         passthrough: route.passthrough,
+        dlp: route.dlp.unwrap_or_default(),
+        dlp_exempt: sorted(route.dlp_exempt.iter().flatten().map(Text::to_string).collect()),
     }
 }
 

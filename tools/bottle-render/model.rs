@@ -156,6 +156,9 @@ pub(crate) fn routes(facts: &Facts, generation: u64) -> Routes {
             (EGRESS.to_owned(), net.internal.egress),
         ]),
         closed,
+        parent: None,
+        audit: plan.egress.audit,
+        private_data: plan.egress.private_data,
         routes: plan.egress.routes.clone(),
     }
 }

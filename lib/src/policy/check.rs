@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::glob::Glob;
-use super::{HostKind, Inject, Routes, Rule, path};
+use super::{Dlp, HostKind, Inject, Routes, Rule, path};
 use crate::error::{Blame, caller};
 use crate::{host, strict};
 
@@ -106,6 +106,15 @@ impl Rule {
                     .into(),
             );
         }
+        if !ascending(&self.dlp_exempt) {
+            return refuse("dlp_exempt: name each once, in order".into());
+        }
+        if self.passthrough && !(self.dlp == Dlp::Block && self.dlp_exempt.is_empty()) {
+            return refuse(
+                "dlp: what is not intercepted is not scanned: leave 'dlp' and 'dlp_exempt' out"
+                    .into(),
+            );
+        }
         match &self.inject {
             Some(_) if self.passthrough => {
                 refuse("inject: nothing can be added to what passes through".into())
@@ -148,6 +157,12 @@ impl Rule {
         }
         if self.passthrough {
             line.push_str(" not intercepted");
+        }
+        if self.dlp != Dlp::Block && !self.passthrough {
+            line = format!("{line}, dlp {}", self.dlp.as_str());
+        }
+        if !self.dlp_exempt.is_empty() {
+            line = format!("{line}, may hold {}", self.dlp_exempt.join(","));
         }
         line
     }

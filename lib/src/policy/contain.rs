@@ -5,7 +5,7 @@
 //! Networks are kept or left out whole, because a part of one may open what the whole does not:
 //! see [`super::Policy::address`].
 
-use super::{Glob, HostKind, Rule};
+use super::{Dlp, Glob, HostKind, Rule};
 
 /// In what a rule asks for more than another one has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,17 @@ impl Rule {
         if inner.passthrough && !self.passthrough {
             return more("passthrough", "true".to_owned(), "false".to_owned());
         }
+        // Less of a scan lets out more.
+        if inner.dlp > self.dlp {
+            return more("dlp", inner.dlp.as_str().to_owned(), self.dlp.as_str().to_owned());
+        }
+        if self.dlp != Dlp::Off && !all_in(&inner.dlp_exempt, &self.dlp_exempt) {
+            return more(
+                "dlp_exempt",
+                list(&inner.dlp_exempt, "none"),
+                list(&self.dlp_exempt, "none"),
+            );
+        }
         if inner.inject.is_some() && inner.inject != self.inject {
             return more("inject", inner.injected(), self.injected());
         }
@@ -100,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::host::{classify, request_host};
-    use crate::policy::{Ask, Decision, Policy, Request, Routes, Scheme, normal_path};
+    use crate::policy::{Ask, Audit, Decision, Policy, Request, Routes, Scheme, normal_path};
 
     /// Numbers that are the same in every run: xorshift64.
     struct Dice(u64);
@@ -175,6 +186,8 @@ mod tests {
             addresses: dice.some(&NETS.map(|net| net.parse().unwrap()), 0),
             inject: None,
             passthrough: false,
+            dlp: Dlp::Block,
+            dlp_exempt: Vec::new(),
         };
         rule.check().is_ok().then_some(rule)
     }
@@ -204,6 +217,9 @@ mod tests {
             bottle: "x".to_owned(),
             names: BTreeMap::new(),
             closed: vec![dice.one(&closed).parse().unwrap()],
+            parent: None,
+            audit: Audit::Deny,
+            private_data: false,
             routes: vec![rule.clone()],
         })
         .unwrap()

@@ -128,6 +128,18 @@ pub enum Reason {
     NotHttp,
     /// A DNS question for a name that is not the bottle's.
     Dns,
+    /// TLS in a tunnel that is not intercepted names no server, or hides it.
+    ServerName,
+    /// The request is framed in a way that programs read differently.
+    Framing,
+    /// The request holds what must not leave.
+    Dlp,
+    /// The credential that the rule adds is missing or has expired.
+    Secret,
+    /// Decisions cannot be written down.
+    Audit,
+    /// The proxy behind egress refused it.
+    Parent,
 }
 
 impl Reason {
@@ -147,6 +159,12 @@ impl Reason {
             Self::Upgrade => "upgrade",
             Self::NotHttp => "not-http",
             Self::Dns => "dns",
+            Self::ServerName => "server-name",
+            Self::Framing => "framing",
+            Self::Dlp => "dlp",
+            Self::Secret => "secret",
+            Self::Audit => "audit",
+            Self::Parent => "parent",
         }
     }
 }

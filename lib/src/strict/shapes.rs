@@ -41,6 +41,11 @@ where
     deserializer.deserialize_map(Unique(PhantomData))
 }
 
+/// Whether a value is what it is where nothing was written, and so need not be.
+pub fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// For `#[serde(default, deserialize_with = "strict::some")]`: a field may be left out, but not be
 /// there without a value, which serde would take for left out.
 pub fn some<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
