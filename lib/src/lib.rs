@@ -22,6 +22,7 @@ pub mod docker;
 pub mod document;
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod inventory;
 pub mod lease;
 pub mod manifest;

@@ -10,7 +10,7 @@ use bottle::owner::Owner;
 use bottle::plan::{Build, Plan};
 use bottle::run::progress;
 use bottle::state::{self, State};
-use bottle::{Blame, Slug, world};
+use bottle::{Blame, Slug, image, world};
 
 use crate::{TOOL, passwd};
 
@@ -32,39 +32,16 @@ impl Engine {
         if let Some(build) = &plan.build {
             self.build(build, &images[0])?;
         }
-        let mut found = self.inspect(images)?;
+        let mut found = image::look(&self.docker, images)?;
         if let Err(missing) = &found {
             for image in missing {
                 self.pull(image)?;
             }
-            found = self.inspect(images)?;
+            found = image::look(&self.docker, images)?;
         }
-        found.map_err(|missing| {
+        found.map(|mut ids| ids.swap_remove(0)).map_err(|missing| {
             world(format!("find image '{}': it is not there", missing.join("', '")))
         })
-    }
-
-    /// The id of the first image, or the images that are missing.
-    fn inspect(&self, images: &[String]) -> Result<Result<String, Vec<String>>> {
-        let mut args = vec!["image", "inspect", "--format", "{{.Id}}"];
-        args.extend(images.iter().map(String::as_str));
-        let output = self.docker.start(&args)?.output(bottle::docker::PATIENCE)?;
-        if output.status.success() {
-            let ids = String::from_utf8_lossy(&output.stdout);
-            return Ok(Ok(ids.lines().next().unwrap_or_default().to_owned()));
-        }
-        let told = String::from_utf8_lossy(&output.stderr);
-        let named: Vec<&str> = told
-            .lines()
-            .filter_map(|line| Some(line.split_once("No such image: ")?.1.trim()))
-            .collect();
-        if named.is_empty() {
-            return Err(world(format!("look at the images: {}", complaint(&told))));
-        }
-        let is_named = |image: &&String| named.iter().any(|name| is(name, image));
-        let mut missing: Vec<String> = images.iter().filter(is_named).cloned().collect();
-        missing.dedup();
-        Ok(Err(missing))
     }
 
     fn pull(&self, image: &str) -> Result<()> {
@@ -143,36 +120,5 @@ impl Engine {
         state::make_folder(&cache, None)?;
         state::write_unsynced(&kept, text.as_bytes(), 0o600, None)?;
         Ok(text)
-    }
-}
-
-/// Whether the engine's name of an image is the one that was asked for: it leaves out what goes
-/// without saying, and puts in the tag.
-fn is(engine: &str, asked: &str) -> bool {
-    let short = asked.strip_prefix("docker.io/").unwrap_or(asked);
-    let short = short.strip_prefix("library/").unwrap_or(short);
-    [asked, short]
-        .iter()
-        .any(|name| engine == *name || engine.strip_prefix(name) == Some(":latest"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is;
-
-    #[test]
-    fn engines_name_of_an_image_is_known_again() {
-        for (engine, asked) in [
-            ("debian:12", "debian:12"),
-            ("debian:latest", "debian"),
-            ("debian:12", "docker.io/library/debian:12"),
-            ("docker.io/library/debian:12", "docker.io/library/debian:12"),
-            ("me/x:1", "docker.io/me/x:1"),
-            ("ghcr.io/me/x@sha256:00", "ghcr.io/me/x@sha256:00"),
-        ] {
-            assert!(is(engine, asked), "{engine} {asked}");
-        }
-        assert!(!is("debian:12", "debian:11"));
-        assert!(!is("debian:12", "debian"));
     }
 }

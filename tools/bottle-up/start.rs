@@ -10,7 +10,7 @@ use bottle::render::AGENT;
 use bottle::run::{progress, say};
 use bottle::state;
 use bottle::up::Up;
-use bottle::{Blame, caller, no, strict};
+use bottle::{Blame, caller, image, no, strict, world};
 
 use crate::job::Job;
 use crate::selftest::{Probe, Tested};
@@ -123,12 +123,30 @@ impl Start<'_> {
     /// Lets Compose start what is to run, and waits until it serves; gives the policy's generation.
     fn serve(&self, args: &[&str], sidecars: &[&str]) -> Result<u64> {
         let what = format!("start bottle '{}'", self.job.slug);
+        self.images().world(&what)?;
         self.compose(args, &self.owner.to_string()).world(what)?;
         let mut generation = self.job.render.generation;
         for service in sidecars {
             generation = ready::wait(&self.docker, self.job, service, self.limit)?;
         }
         Ok(generation)
+    }
+
+    /// Refuses images that went away since they were rendered. Compose 1.29 does not heed
+    /// `pull_policy: never`: it would ask a registry for them, under names that anybody may have there.
+    fn images(&self) -> Result<()> {
+        let Compose::V1(_) = self.compose else { return Ok(()) };
+        let all = self.job.render.services.iter();
+        let images: Vec<String> = all
+            .filter(|(service, _)| self.only.is_none_or(|only| only == *service))
+            .map(|(_, image)| image.clone())
+            .collect();
+        image::look(&self.docker, &images)?.map(drop).map_err(|missing| {
+            world(format!(
+                "find image '{}': it is not there any more: pipe it through 'bottle-render' again",
+                missing.join("', '")
+            ))
+        })
     }
 
     /// Takes down what was started; what goes wrong in that is told beside the first error.
