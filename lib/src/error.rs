@@ -66,7 +66,11 @@ impl<T, E: Into<anyhow::Error>> Blame<T> for Result<T, E> {
     }
 }
 
-fn blame(error: impl Into<anyhow::Error>, exit: Exit, doing: &dyn fmt::Display) -> anyhow::Error {
+pub(crate) fn blame(
+    error: impl Into<anyhow::Error>,
+    exit: Exit,
+    doing: &dyn fmt::Display,
+) -> anyhow::Error {
     error.into().context(Fault { exit, message: doing.to_string() })
 }
 

@@ -11,6 +11,7 @@ use crate::error::{Blame, caller};
 use crate::path::follow;
 use crate::plan::ManifestSource;
 use crate::state::sha256_hex;
+use crate::strict;
 
 /// The names that a manifest is looked for by.
 const NAMES: [&str; 3] = ["bottle.yaml", "bottle.yml", "bottle.json"];
@@ -36,6 +37,12 @@ impl Source {
     pub fn stdin() -> Result<Self> {
         let text = read(std::io::stdin().lock(), "stdin")?;
         Ok(Self { label: "stdin".to_owned(), path: "-".into(), links: Vec::new(), text })
+    }
+
+    /// Names this manifest, and the place of the field that the error is about.
+    #[must_use]
+    pub fn placed(&self, error: anyhow::Error) -> anyhow::Error {
+        strict::placed(error, &self.text, &self.label)
     }
 
     /// Reads a file.

@@ -5,8 +5,9 @@ use anyhow::Result;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Blame, caller};
+use crate::error::{Blame, Exit, blame, caller};
 
+mod place;
 mod shapes;
 mod words;
 
@@ -17,15 +18,37 @@ pub use words::{did_you_mean, nearest};
 /// Parses YAML (and so JSON too, which is YAML) read from `source`, a file name for messages.
 pub fn yaml<T: DeserializeOwned>(text: &str, source: &str) -> Result<T> {
     serde_yaml::from_str(text).or_else(|e| {
+        let original = text;
         if let Some(text) = merged(text) {
-            // What was merged has no place in the text any more.
+            // What was merged has no place of its own in the text: that of what it was merged into.
             return serde_yaml::from_str(&text)
-                .map_err(|e| caller(format!("{source}: {}", helpful(&e.to_string()))));
+                .map_err(|e| placed(caller(helpful(&e.to_string())), original, source));
         }
         let place = e.location().map(|at| format!(":{}:{}", at.line(), at.column()));
         let place = place.unwrap_or_default();
         Err(caller(format!("{source}{place}: {}", helpful(&e.to_string()))))
     })
+}
+
+/// Adds to an error, whose message begins with the path of a field, the file and the field's place in
+/// its text. For what is found only when all of a file has been parsed.
+#[must_use]
+pub fn placed(error: anyhow::Error, text: &str, source: &str) -> anyhow::Error {
+    let message = format!("{error:#}");
+    let mut path = String::new();
+    for part in message.split(": ") {
+        let word = |c: char| c.is_ascii_alphanumeric() || "._-[]".contains(c);
+        if part.is_empty() || !part.chars().all(word) {
+            break;
+        }
+        if !path.is_empty() && !part.starts_with('[') {
+            path.push('.');
+        }
+        path.push_str(part);
+    }
+    let place = (!path.is_empty()).then(|| place::of(text, &path)).flatten();
+    let place = place.map(|(line, column)| format!(":{line}:{column}")).unwrap_or_default();
+    blame(error, Exit::Caller, &format_args!("{source}{place}"))
 }
 
 /// The text with its merge keys (`<<: *base`), of which `serde_yaml` makes plain fields, resolved;

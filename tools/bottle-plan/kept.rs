@@ -54,24 +54,29 @@ fn widened(name: &str, bottle: &str, what: &str, asks: &dyn Display, has: &dyn D
     ))
 }
 
+/// The same, of a field that nothing above names.
+fn beyond(field: &str, name: &str, bottle: &str, asks: &dyn Display, has: &dyn Display) -> Error {
+    caller(format!("agents.{name}.{field}: {}", widened(name, bottle, field, asks, has)))
+}
+
 fn resources(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
     let has = &mut plan.resources;
     if let Some(asks) = agent.resources.cpus.map(|cpus| cpus.0) {
         let limit = has.cpus.as_ref().and_then(|cpus| cpus.parse::<Cpus>().ok());
         if let Some(limit) = limit.filter(|limit| asks > *limit) {
-            return Err(widened(name, &plan.bottle, "cpus", &asks, &limit));
+            return Err(beyond("resources.cpus", name, &plan.bottle, &asks, &limit));
         }
         has.cpus = Some(asks.to_string());
     }
     if let Some(asks) = agent.resources.memory.map(|memory| memory.0) {
         if let Some(limit) = has.memory.map(Memory).filter(|limit| asks > *limit) {
-            return Err(widened(name, &plan.bottle, "memory", &asks, &limit));
+            return Err(beyond("resources.memory", name, &plan.bottle, &asks, &limit));
         }
         has.memory = Some(asks.0);
     }
     if let Some(asks) = agent.resources.pids.map(|pids| pids.0.0) {
         if asks > has.pids {
-            return Err(widened(name, &plan.bottle, "pids", &asks, &has.pids));
+            return Err(beyond("resources.pids", name, &plan.bottle, &asks, &has.pids));
         }
         has.pids = asks;
     }
@@ -104,13 +109,13 @@ fn mounts(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
 fn workspace(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
     let Some(kept) = &agent.workspace else { return Ok(()) };
     let Some(workspace) = &mut plan.workspace else {
-        return Err(widened(name, &plan.bottle, "workspace", &"one", &"none"));
+        return Err(beyond("workspace", name, &plan.bottle, &"one", &"none"));
     };
     if kept.mode == Some(WorkspaceMode::Bind) && workspace.mode == WorkspaceMode::Copy {
-        return Err(widened(name, &plan.bottle, "workspace.mode", &"bind", &"copy"));
+        return Err(beyond("workspace.mode", name, &plan.bottle, &"bind", &"copy"));
     }
     if kept.read_only == Some(false) && workspace.read_only {
-        return Err(widened(name, &plan.bottle, "workspace.read_only", &"false", &"true"));
+        return Err(beyond("workspace.read_only", name, &plan.bottle, &"false", &"true"));
     }
     workspace.mode = kept.mode.unwrap_or(workspace.mode);
     workspace.read_only |= kept.read_only.unwrap_or(false);
@@ -161,14 +166,14 @@ fn supervise(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
     let enabled = kept.enabled.unwrap_or(true);
     let Some(has) = &mut plan.supervise else {
         return if enabled {
-            Err(widened(name, &plan.bottle, "supervise", &"enabled", &"none"))
+            Err(beyond("supervise", name, &plan.bottle, &"enabled", &"none"))
         } else {
             Ok(())
         };
     };
     if let Some(asks) = kept.max_open.map(|count| count.0.0) {
         if asks > has.max_open {
-            return Err(widened(name, &plan.bottle, "supervise.max_open", &asks, &has.max_open));
+            return Err(beyond("supervise.max_open", name, &plan.bottle, &asks, &has.max_open));
         }
         has.max_open = asks;
     }
@@ -186,7 +191,7 @@ fn selftest(plan: &mut Plan, agent: &Agent, name: &str) -> Result<()> {
         Selftest::Enforce => "enforce",
     };
     if (asks as u8) < plan.selftest as u8 {
-        return Err(widened(name, &plan.bottle, "selftest", &text(asks), &text(plan.selftest)));
+        return Err(beyond("selftest", name, &plan.bottle, &text(asks), &text(plan.selftest)));
     }
     plan.selftest = asks;
     Ok(())

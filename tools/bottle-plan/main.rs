@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use args::Args;
 use bottle::plan::Plan;
-use bottle::{Blame, Document, caller, strict};
+use bottle::{Document, caller, strict};
 use facts::{Facts, World};
 
 fn main() -> ExitCode {
@@ -35,10 +35,11 @@ fn plan(args: &Args) -> anyhow::Result<()> {
     let manifest = strict::yaml(&facts.source.text, &facts.source.label)?;
     world.writable.extend(facts.writable(&manifest));
     trusted::check(&facts.source, &world)?;
-    let mut plan = resolve::resolve(&manifest, agent, &facts).caller(&facts.source.label)?;
-    guard::check_links(&facts.base.links.borrow(), &world).caller(&facts.source.label)?;
-    guard::check(&mut plan, &world).caller(&facts.source.label)?;
-    plan.seal().caller(&facts.source.label)?;
+    let placed = |error| facts.source.placed(error);
+    let mut plan = resolve::resolve(&manifest, agent, &facts).map_err(placed)?;
+    guard::check_links(&facts.base.links.borrow(), &world).map_err(placed)?;
+    guard::check(&mut plan, &world).map_err(placed)?;
+    plan.seal().map_err(placed)?;
     let slug = match &args.slug {
         Some(slug) => slug.clone(),
         None => agent
