@@ -5,18 +5,15 @@ use anyhow::Result;
 use crate::docker::{Docker, PATIENCE, complaint};
 use crate::error::world;
 
-/// The ids of images, or those of the images that are missing. At least one has to be asked for.
-pub fn look(docker: &Docker, images: &[String]) -> Result<Result<Vec<String>, Vec<String>>> {
+/// The id of the first of some images, or those of them that are missing.
+pub fn look(docker: &Docker, images: &[String]) -> Result<Result<String, Vec<String>>> {
     let mut args = vec!["image", "inspect", "--format", "{{.Id}}"];
     args.extend(images.iter().map(String::as_str));
     let output = docker.start(&args)?.output(PATIENCE)?;
     let told = String::from_utf8_lossy(&output.stderr);
     if output.status.success() {
-        let ids: Vec<String> =
-            String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
-        if ids.len() == images.len() {
-            return Ok(Ok(ids));
-        }
+        let ids = String::from_utf8_lossy(&output.stdout);
+        return Ok(Ok(ids.lines().next().unwrap_or_default().to_owned()));
     }
     let named: Vec<&str> = told
         .lines()

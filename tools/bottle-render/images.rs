@@ -39,7 +39,7 @@ impl Engine {
             }
             found = image::look(&self.docker, images)?;
         }
-        found.map(|mut ids| ids.swap_remove(0)).map_err(|missing| {
+        found.map_err(|missing| {
             world(format!("find image '{}': it is not there", missing.join("', '")))
         })
     }
