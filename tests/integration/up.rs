@@ -345,17 +345,20 @@ fn image_without_sleep_is_told() {
     if !images() {
         return;
     }
-    let (bottle, doc) = rendered(&probe().image(&image("egress")));
-    let run = up(&bottle, &doc, &[]);
-    assert_eq!(run.status, 3, "{}", run.report());
-    let line = run.stderr.lines().last().unwrap_or_default();
-    assert!(
-        line.starts_with("bottle-up: start the agent: it ended with 127: "),
-        "{}",
-        run.report()
-    );
-    assert!(line.ends_with(": its image needs 'sleep infinity'"), "{}", run.report());
-    assert_eq!(containers(&bottle), Vec::<String>::new());
+    for selftest in ["enforce", "warn", "off"] {
+        let manifest = probe().image(&image("egress")).set("bottles.dev.selftest", selftest);
+        let (bottle, doc) = rendered(&manifest);
+        let run = up(&bottle, &doc, &[]);
+        assert_eq!(run.status, 3, "{selftest}: {}", run.report());
+        let line = run.stderr.lines().last().unwrap_or_default();
+        assert!(
+            line.starts_with("bottle-up: start the agent: it ended with 127: "),
+            "{selftest}: {}",
+            run.report()
+        );
+        assert!(line.ends_with(": its image needs 'sleep infinity'"), "{}", run.report());
+        assert_eq!(containers(&bottle), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use anyhow::Result;
 use bottle::docker::{Docker, PATIENCE, complaint};
 use bottle::error::visible;
 use bottle::policy::Loaded;
-use bottle::render::container;
+use bottle::render::{AGENT, container};
 use bottle::run::say;
 use bottle::{Blame, report, world};
 
@@ -51,8 +51,19 @@ pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -
     }
 }
 
+/// Refuses an agent that has ended. The commonest cause is an image without a `sleep` that knows
+/// `infinity`.
+pub(crate) fn agent(docker: &Docker, job: &Job) -> Result<()> {
+    match ended(docker, job, AGENT)? {
+        Some(why) => {
+            Err(world(format!("start the agent: {why}: its image needs 'sleep infinity'")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// How a container ended, with its last words; `None` while it runs.
-pub(crate) fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
+fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
     let name = container(&job.render.compose_project, service);
     let format = "{{.State.Status}} {{.State.ExitCode}}";
     let state = docker.text(&["inspect", "--format", format, &name])?;

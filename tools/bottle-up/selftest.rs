@@ -81,10 +81,7 @@ fn verdict(docker: &Docker, job: &Job, made: Call) -> Result<Verdict> {
     if !matches!(output.status.code(), Some(0 | 1)) || output.stdout.is_empty() {
         // It was never started, and does not remove itself.
         let _ = docker.text(&["rm", "--force", &id]);
-        // The commonest cause: an image without a 'sleep' that knows 'infinity'.
-        if let Some(why) = ready::ended(docker, job, AGENT)? {
-            return Err(world(format!("start the agent: {why}: its image needs 'sleep infinity'")));
-        }
+        ready::agent(docker, job)?;
         let told = complaint(&String::from_utf8_lossy(&output.stderr));
         return Err(world(format!("run the self-test: {told}")));
     }
