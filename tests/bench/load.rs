@@ -15,6 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::origin::HOST;
+use crate::report::median;
 
 /// A way to the origin.
 #[derive(Clone)]
@@ -36,10 +37,14 @@ impl Way {
     }
 
     async fn connect(&self) -> Result<TlsStream<TcpStream>> {
+        self.connect_to(HOST, self.origin.port()).await
+    }
+
+    async fn connect_to(&self, host: &str, port: u16) -> Result<TlsStream<TcpStream>> {
         let mut tcp = TcpStream::connect(self.proxy.unwrap_or(self.origin)).await?;
         tcp.set_nodelay(true)?;
         if self.proxy.is_some() {
-            let target = format!("{HOST}:{}", self.origin.port());
+            let target = format!("{host}:{port}");
             let ask = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n");
             tcp.write_all(ask.as_bytes()).await?;
             let mut answer = Vec::new();
@@ -50,7 +55,7 @@ impl Way {
                 bail!("CONNECT was answered '{}'", String::from_utf8_lossy(&answer).trim());
             }
         }
-        Ok(self.tls.connect(ServerName::try_from(HOST)?, tcp).await?)
+        Ok(self.tls.connect(ServerName::try_from(host.to_owned())?, tcp).await?)
     }
 }
 
@@ -94,6 +99,54 @@ pub(crate) fn requests(way: &Way, connections: usize, time: Duration) -> Result<
             all += task.await??;
         }
         Ok(f64::from(all) / elapsed)
+    })
+}
+
+/// The median time of a request on one connection, in seconds.
+pub(crate) fn latency(way: &Way, requests: usize) -> Result<f64> {
+    let port = way.origin.port();
+    block_on(async {
+        let mut stream = way.connect().await?;
+        let (mut times, mut buffer) = (Vec::with_capacity(requests), Vec::new());
+        exchange(&mut stream, port, "/small", &mut buffer).await?;
+        for _ in 0..requests {
+            let begin = Instant::now();
+            exchange(&mut stream, port, "/small", &mut buffer).await?;
+            times.push(begin.elapsed().as_secs_f64());
+        }
+        Ok(median(&times))
+    })
+}
+
+/// Asks for `count` hosts that no rule allows, each over TLS, eight at a time.
+pub(crate) fn hosts(way: &Way, count: usize) -> Result<()> {
+    const AT_ONCE: usize = 8;
+    block_on(async {
+        let local = tokio::task::LocalSet::new();
+        let tasks: Vec<_> = (0..AT_ONCE)
+            .map(|first| {
+                let way = way.clone();
+                local.spawn_local(async move {
+                    for n in (first..count).step_by(AT_ONCE) {
+                        let host = format!("denied-{n}.bench.example");
+                        let mut stream = way.connect_to(&host, 443).await?;
+                        let ask = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+                        stream.write_all(ask.as_bytes()).await?;
+                        let mut answer = [0; 12];
+                        stream.read_exact(&mut answer).await?;
+                        if &answer != b"HTTP/1.1 403" {
+                            bail!("'{host}' was answered '{}'", String::from_utf8_lossy(&answer));
+                        }
+                    }
+                    anyhow::Ok(())
+                })
+            })
+            .collect();
+        local.await;
+        for task in tasks {
+            task.await??;
+        }
+        Ok(())
     })
 }
 

@@ -15,6 +15,7 @@ mod egress;
 mod engine;
 mod load;
 mod origin;
+mod peers;
 mod pipeline;
 mod report;
 

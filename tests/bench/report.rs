@@ -76,7 +76,7 @@ impl Report {
     /// For a person.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{:<24} {:>9} {:>19}  {:<9} {}\n",
+            "{:<26} {:>9} {:>19}  {:<9} {}\n",
             "figure", "median", "lowest..highest", "aim", "sides (medians)"
         );
         for (name, figure) in &self.figures {
@@ -88,7 +88,7 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "{name:<24} {:>9} {:>19}  {:<9} {sides}{}",
+                "{name:<26} {:>9} {:>19}  {:<9} {sides}{}",
                 short(figure.median),
                 format!("{}..{}", short(figure.low), short(figure.high)),
                 figure.aim,
@@ -96,7 +96,7 @@ impl Report {
             );
         }
         for (name, why) in &self.skipped {
-            let _ = writeln!(text, "{name:<24} skipped: {why}");
+            let _ = writeln!(text, "{name:<26} skipped: {why}");
         }
         text
     }
