@@ -9,11 +9,12 @@ use hyper::body::Incoming;
 use hyper::header::ACCEPT;
 use hyper::{Request, Response};
 
+use crate::body::Answer;
 use crate::headers;
 use crate::journal;
 use crate::pool::Target;
 use crate::proxy::Session;
-use crate::reply::{self, Answer};
+use crate::reply;
 use crate::tunnel;
 
 /// Answers a CONNECT.

@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::body::Upload;
 use crate::conf::Force;
 use crate::pool::{Target, Upstream};
 use crate::proxy::{BUFFER, keep_alive};
-use crate::reply::Upload;
 use crate::resolve::Resolver;
 
 /// How long one address has to take a connection, and TLS to be agreed.

@@ -42,8 +42,20 @@ pub(crate) fn line<'a>(
     host: impl Into<Cow<'a, str>>,
     generation: u64,
 ) -> DecisionLine<'a> {
+    line_of(record::now(), kind, client, method, host, generation)
+}
+
+/// The same about another time, RFC 3339.
+pub(crate) fn line_of<'a>(
+    time: String,
+    kind: Kind,
+    client: IpAddr,
+    method: impl Into<Cow<'a, str>>,
+    host: impl Into<Cow<'a, str>>,
+    generation: u64,
+) -> DecisionLine<'a> {
     DecisionLine {
-        time: record::now().into(),
+        time: time.into(),
         kind,
         client,
         scheme: None,

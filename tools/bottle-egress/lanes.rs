@@ -4,6 +4,7 @@
 use std::io::Result;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -21,27 +22,41 @@ pub(crate) struct Accepted {
     pub(crate) place: OwnedSemaphorePermit,
 }
 
-/// The ways to the threads.
+/// The ways to the threads, which end when it is dropped.
 pub(crate) struct Lanes {
     senders: Vec<UnboundedSender<Accepted>>,
     next: usize,
 }
 
+/// The threads.
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
+impl Threads {
+    /// Waits until all have ended, and with them what was under way, which is in the journal then.
+    pub(crate) fn join(self) {
+        for thread in self.0 {
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Lanes {
-    /// Starts the threads, which end with the program.
-    pub(crate) fn start(egress: &Arc<Egress>) -> Result<Self> {
+    /// Starts the threads.
+    pub(crate) fn start(egress: &Arc<Egress>) -> Result<(Self, Threads)> {
         let mut senders = Vec::with_capacity(LANES);
+        let mut threads = Vec::with_capacity(LANES);
         for lane in 0..LANES {
             // What waits is bounded by the places that there are for connections.
             let (sender, receiver) = unbounded_channel();
             let egress = egress.clone();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            std::thread::Builder::new()
+            let thread = std::thread::Builder::new()
                 .name(format!("lane-{lane}"))
                 .spawn(move || runtime.block_on(serve(egress, lane, receiver)))?;
             senders.push(sender);
+            threads.push(thread);
         }
-        Ok(Self { senders, next: 0 })
+        Ok((Self { senders, next: 0 }, Threads(threads)))
     }
 
     /// Gives a connection to the next thread in turn.

@@ -4,16 +4,21 @@
 use std::process::ExitCode;
 
 mod args;
+mod body;
 mod ca;
 mod check;
 mod conf;
 mod connect;
 mod dial;
+mod dlp;
 mod dns;
+mod exchange;
 mod forward;
 mod headers;
+mod inject;
 mod journal;
 mod lanes;
+mod place;
 mod pool;
 mod prefixed;
 mod proxy;
@@ -23,6 +28,7 @@ mod send;
 mod serve;
 mod tls;
 mod tunnel;
+mod upgrade;
 mod watch;
 
 use args::{Args, Verb};

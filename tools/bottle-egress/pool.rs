@@ -10,8 +10,8 @@ use bottle::host::Host;
 use bottle::policy::Scheme;
 use hyper::client::conn::http1::SendRequest;
 
+use crate::body::Upload;
 use crate::lanes::LANES;
-use crate::reply::Upload;
 
 /// How long a connection is kept without work. Servers close after 60 s and more.
 const KEPT: Duration = Duration::from_secs(30);

@@ -1,124 +1,20 @@
-//! Answers of egress itself, and the types of bodies in both directions.
+//! Answers of egress itself.
 
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
-
-use bottle::policy::Explanation;
+use bottle::policy::{Explanation, Reason};
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::conf::Force;
+use crate::body::Answer;
 use crate::dial::Failure;
-use crate::pool::{Target, Upstream};
+use crate::pool::Target;
 
-/// What an answer carries.
-pub(crate) enum Answer {
-    /// Text of our own, or nothing.
-    Own(Option<Bytes>),
-    /// What the server sends, frame by frame.
-    Relayed(Relayed),
-}
-
-/// A server's body; when it ends the connection goes back to the pool, and if it is left before,
-/// the connection ends with it.
-pub(crate) struct Relayed {
-    pub(crate) body: Incoming,
-    pub(crate) home: Option<Home>,
-}
-
-/// Where a connection goes after its work.
-pub(crate) struct Home {
-    pub(crate) lane: usize,
-    pub(crate) force: Arc<Force>,
-    pub(crate) target: Arc<Target>,
-    pub(crate) upstream: Upstream,
-}
-
-impl Home {
-    pub(crate) fn go(self) {
-        self.force.pool.put(self.lane, &self.target, self.upstream);
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Relayed(relayed) => {
-                let polled = Pin::new(&mut relayed.body).poll_frame(cx);
-                let ended = match &polled {
-                    Poll::Ready(None) => true,
-                    Poll::Ready(Some(Ok(_))) => relayed.body.is_end_stream(),
-                    _ => false,
-                };
-                if ended && let Some(home) = relayed.home.take() {
-                    home.go();
-                }
-                polled
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(bytes) => bytes.is_none(),
-            Self::Relayed(relayed) => relayed.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Relayed(relayed) => relayed.body.size_hint(),
-        }
-    }
-}
-
-/// What a request carries.
-pub(crate) enum Upload {
-    /// Nothing, so that it can be sent again.
-    Empty,
-    /// What the client sends, frame by frame.
-    Relayed(Incoming),
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        match self.get_mut() {
-            Self::Empty => Poll::Ready(None),
-            Self::Relayed(body) => Pin::new(body).poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Empty => true,
-            Self::Relayed(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Empty => SizeHint::with_exact(0),
-            Self::Relayed(body) => body.size_hint(),
-        }
-    }
+/// Why a request that a rule allows does not leave all the same.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: Reason,
+    /// A phrase for a person; it holds no secret.
+    pub(crate) why: String,
 }
 
 /// An answer with a text.

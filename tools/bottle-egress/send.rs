@@ -8,11 +8,11 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, Response};
 use tokio::time::timeout;
 
+use crate::body::Upload;
 use crate::conf::Force;
 use crate::dial::{self, Failure};
 use crate::pool::{Target, Upstream};
 use crate::proxy::Session;
-use crate::reply::Upload;
 
 /// A connection that has rested longer may have been closed by the server at this very moment.
 const FRESH: Duration = Duration::from_secs(1);

@@ -54,12 +54,14 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
         tokio::spawn(dns::udp(egress.clone(), udp));
         tokio::spawn(dns::tcp(egress.clone(), tcp));
     }
-    tokio::spawn(proxy::accept(Lanes::start(&egress).world("start")?, listener));
+    let (lanes, threads) = Lanes::start(&egress).world("start")?;
     let watch = Watch::start(conf, &args.conf, &args.run)?;
     tokio::select! {
+        () = proxy::accept(lanes, listener) => {}
         () = watch.run() => {}
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+    threads.join();
     Ok(())
 }

@@ -119,6 +119,26 @@ fn every_decision_is_one_line() {
 }
 
 #[test]
+fn exchange_under_way_is_recorded_when_it_ends_or_egress_does() {
+    let mut bottle = Bottle::start();
+    let _origin = bottle.tls_origin(|e| {
+        e.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\nz\r\n");
+    });
+    let ask = "GET /x HTTP/1.1\r\nhost: origin.test:8443\r\n\r\n";
+    let (mut first, mut second) =
+        (bottle.tunnel("origin.test:8443"), bottle.tunnel("origin.test:8443"));
+    for client in [&mut first, &mut second] {
+        client.ask_head(ask);
+        assert_eq!(client.chunk().unwrap(), b"z");
+    }
+    bottle.told(0);
+    drop(first);
+    assert_eq!(bottle.told(1), ["http GET origin.test /x: Allow 200"]);
+    assert_eq!(bottle.end(), Some(0));
+    bottle.told(2);
+}
+
+#[test]
 fn tunnel_that_no_request_came_of_is_recorded() {
     let bottle = Bottle::start();
     // A client that does not trust the CA breaks off at this point.

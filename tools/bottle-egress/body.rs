@@ -1,0 +1,167 @@
+//! Bodies in both directions: they pass frame by frame, as they come.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::dlp::Scan;
+use crate::exchange::{Exchange, Upward};
+
+/// What an answer carries.
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
+pub(crate) enum Answer {
+    /// Text of our own, or nothing.
+    Own(Option<Bytes>),
+    /// What the server sends.
+    Relayed(Relayed),
+}
+
+/// A server's body; when it ends the connection goes back to the pool, and if it is left before,
+/// the connection ends with it.
+pub(crate) struct Relayed {
+    pub(crate) body: Incoming,
+    pub(crate) exchange: Option<Exchange>,
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Relayed(relayed) => {
+                let polled = Pin::new(&mut relayed.body).poll_frame(cx);
+                let ended = match &polled {
+                    Poll::Ready(None) => true,
+                    Poll::Ready(Some(Ok(frame))) => {
+                        if let (Some(data), Some(exchange)) =
+                            (frame.data_ref(), &mut relayed.exchange)
+                        {
+                            exchange.received += data.len() as u64;
+                        }
+                        relayed.body.is_end_stream()
+                    }
+                    _ => false,
+                };
+                if ended && let Some(exchange) = relayed.exchange.take() {
+                    exchange.end();
+                }
+                polled
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Own(bytes) => bytes.is_none(),
+            Self::Relayed(relayed) => relayed.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Relayed(relayed) => relayed.body.size_hint(),
+        }
+    }
+}
+
+/// What a request carries.
+pub(crate) enum Upload {
+    /// Nothing, so that it can be sent again.
+    Empty,
+    /// What the client sends.
+    Relayed(Sending),
+}
+
+/// A client's body on its way out.
+pub(crate) struct Sending {
+    pub(crate) body: Incoming,
+    /// Looks at it, where the rule wants that.
+    pub(crate) scan: Option<Box<Scan>>,
+    pub(crate) upward: Arc<Upward>,
+}
+
+impl Sending {
+    /// Counts and looks at what comes next.
+    fn pass(
+        &mut self,
+        polled: Option<Result<Frame<Bytes>, hyper::Error>>,
+    ) -> Option<Result<Frame<Bytes>, Broken>> {
+        let looked = match (&polled, &mut self.scan) {
+            (Some(Ok(frame)), scan) => frame.data_ref().map_or(Ok(()), |data| {
+                self.upward.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                scan.as_mut().map_or(Ok(()), |scan| scan.look(data))
+            }),
+            (None, Some(scan)) => scan.end(),
+            _ => Ok(()),
+        };
+        if let Err(refusal) = looked {
+            let _ = self.upward.refusal.set(refusal);
+            return Some(Err(Broken::Refused));
+        }
+        polled.map(|frame| frame.map_err(Broken::Read))
+    }
+}
+
+/// Why a body does not go on to the server.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The client broke off.
+    Read(hyper::Error),
+    /// The rest must not leave.
+    Refused,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(f),
+            Self::Refused => f.write_str("the rest must not leave"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Relayed(sending) => {
+                Pin::new(&mut sending.body).poll_frame(cx).map(|polled| sending.pass(polled))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            // The scan has to see the end.
+            Self::Relayed(sending) => sending.scan.is_none() && sending.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Relayed(sending) => sending.body.size_hint(),
+        }
+    }
+}

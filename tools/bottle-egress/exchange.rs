@@ -1,0 +1,107 @@
+//! One request and its answer, from the decision until the last byte; its line in the journal is
+//! recorded when it ends, however it ends.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use bottle::host::Host;
+use bottle::policy::{Decision, Kind, Reason};
+use bottle::record;
+use hyper::{Method, Uri};
+
+use crate::conf::Force;
+use crate::journal;
+use crate::pool::{Target, Upstream};
+use crate::proxy::Session;
+use crate::reply::Refusal;
+
+/// What is told of a body on its way out, which goes on in another task.
+#[derive(Default)]
+pub(crate) struct Upward {
+    /// Bytes so far.
+    pub(crate) bytes: AtomicU64,
+    /// Why the rest must not leave.
+    pub(crate) refusal: OnceLock<Refusal>,
+}
+
+/// An exchange under way.
+pub(crate) struct Exchange {
+    pub(crate) session: Arc<Session>,
+    pub(crate) force: Arc<Force>,
+    pub(crate) target: Arc<Target>,
+    /// Path and query as they were judged.
+    pub(crate) uri: Uri,
+    pub(crate) method: Method,
+    /// What was decided.
+    pub(crate) decision: Decision,
+    /// The address that was, or was not, dialled.
+    pub(crate) address: Option<IpAddr>,
+    /// The status that the client is given.
+    pub(crate) status: Option<u16>,
+    /// Set where the request has a body.
+    pub(crate) upward: Option<Arc<Upward>>,
+    /// Bytes of the answer's body so far.
+    pub(crate) received: u64,
+    /// The connection to the server, while this exchange has it to itself.
+    pub(crate) upstream: Option<Upstream>,
+    /// When it was decided, RFC 3339.
+    time: String,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        session: &Arc<Session>,
+        force: &Arc<Force>,
+        target: Arc<Target>,
+        (method, uri): (Method, Uri),
+        decision: Decision,
+    ) -> Self {
+        Self {
+            session: session.clone(),
+            force: force.clone(),
+            target,
+            uri,
+            method,
+            decision,
+            address: None,
+            status: None,
+            upward: None,
+            received: 0,
+            upstream: None,
+            time: record::now(),
+        }
+    }
+
+    /// Makes a refusal of it.
+    pub(crate) fn refuse(&mut self, reason: Reason, nearest: Option<usize>) {
+        self.decision = Decision::Deny { reason, nearest };
+    }
+
+    /// All has come: the connection to the server is free for the next one.
+    pub(crate) fn end(mut self) {
+        if let Some(upstream) = self.upstream.take() {
+            self.force.pool.put(self.session.lane, &self.target, upstream);
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let host: Cow<'_, str> = match &self.target.host {
+            Host::Name(name) => (&**name).into(),
+            Host::Address(_) => self.target.host.to_string().into(),
+        };
+        let generation = self.force.policy.routes().generation;
+        let (client, method) = (self.session.client, self.method.as_str());
+        let time = std::mem::take(&mut self.time);
+        let mut line = journal::line_of(time, Kind::Http, client, method, host, generation);
+        journal::decided(&mut line, self.decision);
+        line.scheme = Some(self.target.scheme);
+        line.port = Some(self.target.port);
+        line.path = Some(self.uri.path().into());
+        (line.address, line.status) = (self.address, self.status);
+        self.session.egress.journal.record(&line);
+    }
+}

@@ -1,0 +1,116 @@
+//! Where a request goes, and what is refused because nobody could say: `Host`, TLS server name and
+//! URL have to agree, because servers choose by any of them, and a path has one form.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bottle::host::{self, Odd};
+use bottle::policy::{Kind, Path, Reason, Scheme, normal_path};
+use hyper::body::Incoming;
+use hyper::header::ACCEPT;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Response, Uri};
+
+use crate::body::Answer;
+use crate::conf::Force;
+use crate::headers;
+use crate::journal;
+use crate::pool::Target;
+use crate::proxy::Session;
+use crate::reply;
+
+/// The longest path or host of a request that cannot be judged, as it is written down.
+const WRITTEN: usize = 1024;
+
+/// A request without a destination that could be judged.
+pub(crate) enum Stray {
+    /// It is none for a proxy.
+    Bad(&'static str),
+    /// It says two things, or one that programs read in two ways.
+    Refused(Reason, String),
+}
+
+/// Where a request goes: in a tunnel where that goes, else where its URL says.
+pub(crate) fn destination(
+    session: &Session,
+    request: &Request<Incoming>,
+) -> Result<Arc<Target>, Stray> {
+    let uri = request.uri();
+    let refused = |why| Stray::Refused(Reason::HostMismatch, why);
+    let of_url = match uri.authority() {
+        None => None,
+        Some(authority) => {
+            let (host, port) = host::authority(authority.as_str()).map_err(|odd| {
+                Stray::Refused(Reason::BadHost, format!("'{authority}' is no host: {odd}"))
+            })?;
+            let scheme = match uri.scheme_str() {
+                Some("https") => Scheme::Https,
+                _ => Scheme::Http,
+            };
+            let port = port.unwrap_or(scheme.port());
+            Some(Target { scheme, host: host.into_owned(), port })
+        }
+    };
+    let target = match (&session.tunnel, of_url) {
+        (Some(tunnel), of_url) => {
+            tunnel.used.store(true, Ordering::Relaxed);
+            if let Some(why) = &tunnel.mismatch {
+                return Err(refused(why.clone()));
+            }
+            if of_url.is_some_and(|url| url != *tunnel.target) {
+                return Err(refused(format!(
+                    "the request is for '{uri}', but the tunnel goes to '{}'",
+                    headers::authority(&tunnel.target)
+                )));
+            }
+            tunnel.target.clone()
+        }
+        (None, Some(target)) if target.scheme == Scheme::Http => Arc::new(target),
+        (None, Some(_)) => return Err(Stray::Bad("https goes through CONNECT")),
+        (None, None) => return Err(Stray::Bad("this is a proxy, and the request names no host")),
+    };
+    headers::host_agrees(request.headers(), &target).map_err(refused)?;
+    Ok(target)
+}
+
+/// The path as it is judged, and the same with its query as it is sent.
+pub(crate) fn normal(asked: Option<&PathAndQuery>) -> Result<(Path<'_>, Uri), Odd> {
+    let path = normal_path(asked.map_or("/", PathAndQuery::path))?;
+    let uri = match asked {
+        Some(asked) if asked.path() == path.as_str() => Ok(asked.clone()),
+        asked => match asked.and_then(PathAndQuery::query) {
+            None => path.as_str().parse(),
+            Some(query) => format!("{}?{query}", path.as_str()).parse(),
+        },
+    };
+    Ok((path, uri.map_err(|_| Odd("path and query are too long"))?.into()))
+}
+
+/// Refuses and records a request that cannot be judged.
+pub(crate) fn stray(
+    session: &Session,
+    force: &Force,
+    request: &Request<Incoming>,
+    reason: Reason,
+    why: String,
+) -> Response<Answer> {
+    let uri = request.uri();
+    let path = &uri.path()[..uri.path().floor_char_boundary(WRITTEN)];
+    let target = session.tunnel.as_ref().map(|tunnel| &tunnel.target);
+    let mut host = match (target, uri.authority()) {
+        (Some(target), _) => target.host.to_string(),
+        (None, Some(authority)) => authority.to_string(),
+        (None, None) => String::new(),
+    };
+    host.truncate(host.floor_char_boundary(WRITTEN));
+    let generation = force.policy.routes().generation;
+    let method = request.method().as_str();
+    let mut line = journal::line(Kind::Http, session.client, method, &*host, generation);
+    line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
+    line.port = target.map(|target| target.port);
+    line.path = Some(path.into());
+    (line.reason, line.status) = (Some(reason), Some(403));
+    session.egress.journal.record(&line);
+    let asked = format!("{method} {host}{path}");
+    reply::denied(&force.policy.refusal(reason, asked, why), request.headers().get(ACCEPT))
+}

@@ -1,0 +1,37 @@
+//! A WebSocket, once its request was judged like any other and the server has agreed: bytes in both
+//! directions, each until its own end.
+
+use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Response, StatusCode};
+use hyper_util::rt::TokioIo;
+
+use crate::body::Answer;
+use crate::exchange::Exchange;
+use crate::headers;
+use crate::reply;
+
+/// Joins both sides.
+pub(crate) fn switched(
+    mut exchange: Exchange,
+    mut response: Response<Incoming>,
+    upgrade: Option<OnUpgrade>,
+) -> Response<Answer> {
+    let Some(upgrade) = upgrade else {
+        exchange.status = Some(502);
+        return reply::text(StatusCode::BAD_GATEWAY, "the server changed the protocol unasked\n");
+    };
+    let server = hyper::upgrade::on(&mut response);
+    tokio::spawn(async move {
+        if let (Ok(client), Ok(server)) = tokio::join!(upgrade, server) {
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+        drop(exchange);
+    });
+    headers::strip(response.headers_mut());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.map(|_| Answer::Own(None))
+}
