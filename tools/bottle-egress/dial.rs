@@ -8,19 +8,21 @@ use std::time::Duration;
 
 use bottle::host::Host;
 use bottle::policy::{Closed, Scheme};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::body::Upload;
 use crate::conf::Force;
-use crate::pool::{Target, Upstream};
-use crate::proxy::{BUFFER, keep_alive};
+use crate::pool::{Sender, Target, Upstream};
+use crate::proxy::{
+    BUFFER, CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, keep_alive,
+};
 use crate::resolve::Resolver;
+use crate::tls;
 
 /// How long one address has to take a connection, and TLS to be agreed.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -77,12 +79,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Opens a connection that `rule` allows.
+/// Opens a connection that `rule` allows, of HTTP/2 where the server chooses that and `single` does
+/// not forbid it.
 pub(crate) async fn dial(
     resolver: &Resolver,
     force: &Force,
     rule: usize,
     target: &Target,
+    single: bool,
 ) -> Result<Upstream, Failure> {
     let stream = connect(resolver, force, rule, target).await?;
     let address = stream.peer_addr().map(|peer| peer.ip()).map_err(Failure::Tls)?;
@@ -95,11 +99,20 @@ pub(crate) async fn dial(
                 Host::Address(address) => ServerName::IpAddress((*address).into()),
             };
             let connector = TlsConnector::from(Arc::clone(&force.upstream));
-            let stream = timeout(HANDSHAKE, connector.connect(name, stream))
+            let agreed = if single {
+                connector.with_alpn(vec![tls::HTTP_1.to_vec()]).connect(name, stream)
+            } else {
+                connector.connect(name, stream)
+            };
+            let stream = timeout(HANDSHAKE, agreed)
                 .await
                 .map_err(|_| Failure::Timeout("the TLS handshake"))?
                 .map_err(Failure::Tls)?;
-            attach(stream).await?
+            if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
+                attach_many(stream).await?
+            } else {
+                attach(stream).await?
+            }
         }
     };
     Ok(Upstream { sender, address })
@@ -141,8 +154,8 @@ async fn connect(
     Err(failure.unwrap_or_else(|| Failure::Resolve("there is no address".into())))
 }
 
-/// Speaks HTTP on a stream; a task of its own drives it, and ends with it.
-async fn attach<S>(stream: S) -> Result<http1::SendRequest<Upload>, Failure>
+/// Speaks HTTP/1 on a stream; a task of its own drives it, and ends with it.
+async fn attach<S>(stream: S) -> Result<Sender, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -153,5 +166,23 @@ where
         .map_err(Failure::Protocol)?;
     // How it ends is told to whoever waits for an answer.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });
-    Ok(sender)
+    Ok(Sender::One(sender))
+}
+
+/// Speaks HTTP/2 on a stream, in the same way. Servers that push are told not to.
+async fn attach_many<S>(stream: S) -> Result<Sender, Failure>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_LIST)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(Failure::Protocol)?;
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(Sender::Many(sender, Arc::default()))
 }

@@ -13,7 +13,7 @@ use hyper::{Method, Uri};
 
 use crate::conf::Force;
 use crate::journal;
-use crate::pool::{Target, Upstream};
+use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::Session;
 use crate::reply::Refusal;
 
@@ -81,7 +81,9 @@ impl Exchange {
 
     /// All has come: the connection to the server is free for the next one.
     pub(crate) fn end(mut self) {
-        if let Some(upstream) = self.upstream.take() {
+        if let Some(upstream) = self.upstream.take()
+            && matches!(upstream.sender, Sender::One(_))
+        {
             self.force.pool.put(self.session.lane, &self.target, upstream);
         }
     }

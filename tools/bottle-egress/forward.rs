@@ -17,7 +17,6 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::inject;
 use crate::place::{self, Stray};
-use crate::pool::Target;
 use crate::proxy::Session;
 use crate::reply::{self, Refusal};
 use crate::send;
@@ -64,7 +63,7 @@ pub(crate) async fn handle(
     let upgrade =
         headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    outward(&mut parts, &target, uri, upgrade.is_some());
+    outward(&mut parts, uri, upgrade.is_some());
     let checked = dlp::head(&force, rule, &parts)
         .map(|()| upload(&mut exchange, rule, &parts, body))
         .and_then(|body| inject::add(&force, rule, &mut parts).map(|()| body));
@@ -72,7 +71,8 @@ pub(crate) async fn handle(
         Ok(body) => body,
         Err(refusal) => return refused(exchange, &refusal, accept.as_ref()),
     };
-    match send::send(session, &force, rule, &target, Request::from_parts(parts, body)).await {
+    let request = Request::from_parts(parts, body);
+    match send::send(session, &force, rule, &target, upgrade.is_some(), request).await {
         Ok((response, upstream)) => {
             exchange.address = Some(upstream.address);
             exchange.status = Some(response.status().as_u16());
@@ -122,12 +122,12 @@ fn refused(
     reply::denied(&explanation, accept)
 }
 
-/// The request's head as it goes out: the path as it was judged, the host that is dialled, no header
-/// of this hop.
-fn outward(parts: &mut Parts, target: &Target, uri: Uri, websocket: bool) {
+/// The request's head as it goes out: the path as it was judged, no header of this hop. The host is
+/// added when it is sent.
+fn outward(parts: &mut Parts, uri: Uri, websocket: bool) {
     parts.uri = uri;
     parts.version = Version::HTTP_11;
-    headers::outward(&mut parts.headers, target);
+    headers::outward(&mut parts.headers);
     if websocket {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -3,7 +3,7 @@
 use bottle::host::{self, Odd};
 use hyper::HeaderMap;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
@@ -48,14 +48,23 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
         .filter_map(|name| name.trim().parse().ok())
 }
 
-/// Makes a request's headers fit for the upstream server.
-pub(crate) fn outward(headers: &mut HeaderMap, target: &Target) {
+/// Makes a request's headers fit for the upstream server; `Host` is set when it is sent.
+pub(crate) fn outward(headers: &mut HeaderMap) {
     strip(headers);
+    headers.remove(HOST);
     // The body is read when the server takes it, which is when hyper sends "100 Continue".
     headers.remove(EXPECT);
-    let authority = authority(target);
-    let value = HeaderValue::try_from(authority).unwrap_or_else(|_| HeaderValue::from_static(""));
-    headers.insert(HOST, value);
+}
+
+/// HTTP/2 may send one `Cookie` in parts, of which servers of HTTP/1 read only the first.
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(COOKIE).iter();
+    if cookies.next().is_some() && cookies.next().is_some() {
+        let all: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..])) {
+            headers.insert(COOKIE, joined);
+        }
+    }
 }
 
 /// Whether a request asks for a WebSocket. Other upgrades are not passed on, which a server may do

@@ -1,17 +1,22 @@
-//! A request to an upstream server and the head of its answer, on a connection that rests or on a
-//! new one.
+//! A request to an upstream server and the head of its answer, on a connection that is there or on
+//! a new one, in the version of HTTP that the connection speaks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bottle::policy::Scheme;
 use hyper::body::{Body, Incoming};
-use hyper::{Request, Response};
+use hyper::client::conn::TrySendError;
+use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::{self, PathAndQuery, Uri};
+use hyper::{Request, Response, Version};
 use tokio::time::timeout;
 
 use crate::body::Upload;
 use crate::conf::Force;
 use crate::dial::{self, Failure};
-use crate::pool::{Target, Upstream};
+use crate::headers;
+use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::Session;
 
 /// A connection that has rested longer may have been closed by the server at this very moment.
@@ -21,35 +26,106 @@ const FRESH: Duration = Duration::from_secs(1);
 /// without waiting for the end of an upload that still goes on.
 const READY: Duration = Duration::from_millis(50);
 
-/// Sends a request on a connection that rests, or on a new one. Of a resting connection nobody
-/// knows whether the server is just closing it: what was not sent, or may be sent twice, is sent
-/// again.
+/// Sends a request on a connection that rests or is shared, or on a new one. Of a connection that is
+/// there nobody knows whether the server is just closing it: what was not sent, or may be sent
+/// twice, is sent again. `single` asks for HTTP/1.
 pub(crate) async fn send(
     session: &Session,
     force: &Arc<Force>,
     rule: usize,
     target: &Arc<Target>,
+    single: bool,
     mut request: Request<Upload>,
 ) -> Result<(Response<Incoming>, Upstream), Failure> {
+    let lane = session.lane;
     let allowed = |address| force.policy.address(rule, address).is_ok();
-    while let Some((mut upstream, rested)) = force.pool.take(session.lane, target, allowed) {
-        if !matches!(timeout(READY, upstream.sender.ready()).await, Ok(Ok(()))) {
-            continue;
+    let mut turn = None;
+    loop {
+        while let Some((mut upstream, rested)) = force.pool.take(lane, target, single, allowed) {
+            if let Sender::One(sender) = &mut upstream.sender
+                && !matches!(timeout(READY, sender.ready()).await, Ok(Ok(())))
+            {
+                continue;
+            }
+            let risky = rested > FRESH || matches!(upstream.sender, Sender::Many(..));
+            let again = risky && request.body().is_end_stream() && request.method().is_idempotent();
+            let copy = again.then(|| copy(&request));
+            match on(&mut upstream, target, request).await {
+                Ok(response) => return Ok((response, upstream)),
+                Err(mut error) => match error.take_message().or(copy) {
+                    Some(unsent) => request = unsent,
+                    None => return Err(Failure::Protocol(error.into_error())),
+                },
+            }
         }
-        let again =
-            rested > FRESH && request.body().is_end_stream() && request.method().is_idempotent();
-        let copy = again.then(|| copy(&request));
-        match upstream.sender.try_send_request(request).await {
-            Ok(response) => return Ok((response, upstream)),
-            Err(mut error) => match error.take_message().or(copy) {
-                Some(unsent) => request = unsent,
-                None => return Err(Failure::Protocol(error.into_error())),
-            },
+        if target.scheme == Scheme::Http || single || turn.is_some() {
+            break;
+        }
+        turn = force.pool.turn(lane, target).await;
+        if turn.is_none() {
+            break;
         }
     }
-    let mut upstream = dial::dial(&session.egress.resolver, force, rule, target).await?;
-    let response = upstream.sender.send_request(request).await.map_err(Failure::Protocol)?;
-    Ok((response, upstream))
+    let dialled = dial::dial(&session.egress.resolver, force, rule, target, single).await;
+    if turn.is_some() {
+        let many = dialled.as_ref().is_ok_and(|up| matches!(up.sender, Sender::Many(..)));
+        force.pool.note(lane, target, !many);
+    }
+    let mut upstream = force.pool.keep(lane, target, dialled?);
+    drop(turn);
+    let sent = on(&mut upstream, target, request).await;
+    sent.map(|response| (response, upstream)).map_err(|error| Failure::Protocol(error.into_error()))
+}
+
+/// Sends a request on one connection.
+async fn on(
+    upstream: &mut Upstream,
+    target: &Target,
+    mut request: Request<Upload>,
+) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
+    match &mut upstream.sender {
+        Sender::One(sender) => {
+            if !request.headers().contains_key(HOST) {
+                for_one(&mut request, target);
+            }
+            sender.try_send_request(request).await
+        }
+        Sender::Many(sender, _) => {
+            for_many(&mut request, target);
+            sender.try_send_request(request).await
+        }
+    }
+}
+
+/// HTTP/1: path and query on the first line, and `Host`.
+fn for_one(request: &mut Request<Upload>, target: &Target) {
+    *request.version_mut() = Version::HTTP_11;
+    if request.uri().authority().is_some() {
+        *request.uri_mut() = path(request.uri()).into();
+    }
+    headers::join_cookies(request.headers_mut());
+    let value = HeaderValue::try_from(headers::authority(target));
+    let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
+    request.headers_mut().insert(HOST, value);
+}
+
+/// HTTP/2: scheme and authority beside path and query, and no `Host`.
+fn for_many(request: &mut Request<Upload>, target: &Target) {
+    *request.version_mut() = Version::HTTP_2;
+    if request.uri().authority().is_none() {
+        let mut parts = uri::Parts::default();
+        parts.scheme = target.scheme.as_str().parse().ok();
+        parts.authority = headers::authority(target).parse().ok();
+        parts.path_and_query = Some(path(request.uri()));
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request.headers_mut().remove(HOST);
+}
+
+fn path(uri: &Uri) -> PathAndQuery {
+    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// The same request, without a body.
@@ -58,5 +134,6 @@ fn copy(request: &Request<Upload>) -> Request<Upload> {
     copy.method_mut().clone_from(request.method());
     copy.uri_mut().clone_from(request.uri());
     copy.headers_mut().clone_from(request.headers());
+    *copy.version_mut() = request.version();
     copy
 }

@@ -18,8 +18,14 @@ use crate::ca::Ca;
 /// The most hosts whose certificates are kept.
 const KEPT: usize = 512;
 
-/// The only protocol that is spoken, on both sides.
-const ALPN: &[u8] = b"http/1.1";
+/// The protocols that are spoken, on both sides, as ALPN names them.
+pub(crate) const HTTP_2: &[u8] = b"h2";
+pub(crate) const HTTP_1: &[u8] = b"http/1.1";
+
+/// Both, the better one first.
+fn alpn() -> Vec<Vec<u8>> {
+    vec![HTTP_2.to_vec(), HTTP_1.to_vec()]
+}
 
 /// How upstream servers are verified.
 pub(crate) fn upstream(roots: RootCertStore) -> Result<ClientConfig> {
@@ -28,7 +34,7 @@ pub(crate) fn upstream(roots: RootCertStore) -> Result<ClientConfig> {
         .world("set up TLS")?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = alpn();
     Ok(config)
 }
 
@@ -57,7 +63,7 @@ impl Interceptor {
             .world("set up TLS")?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(Nothing));
-        base.alpn_protocols = vec![ALPN.to_vec()];
+        base.alpn_protocols = alpn();
         base.session_storage = ServerSessionMemoryCache::new(KEPT);
         base.ticketer = ring::Ticketer::new().world("set up TLS")?;
         Ok(Self { ca, key, base, kept: Mutex::default() })

@@ -19,6 +19,7 @@ use crate::journal;
 use crate::pool::Target;
 use crate::prefixed::Prefixed;
 use crate::proxy::{self, Session};
+use crate::tls;
 
 /// How long a client may take to begin, and to agree on TLS.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,7 +62,11 @@ pub(crate) async fn serve(
             let Ok(Ok((inner, stream))) = served else {
                 return record(session, &target, decision, None);
             };
-            proxy::serve(inner.clone(), stream).await;
+            if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP_2) {
+                proxy::serve_many(inner.clone(), stream).await;
+            } else {
+                proxy::serve(inner.clone(), stream).await;
+            }
             inner
         }
         b'A'..=b'Z' => {

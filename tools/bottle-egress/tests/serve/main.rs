@@ -20,4 +20,5 @@ mod reload;
 mod requests;
 mod streams;
 mod support;
+mod table;
 mod tools;

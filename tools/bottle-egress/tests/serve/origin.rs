@@ -137,6 +137,11 @@ impl Origin {
         self.seen.lock().unwrap().clone()
     }
 
+    /// The requests since this was asked last.
+    pub(crate) fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+
     /// The connections so far.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Relaxed)

@@ -101,7 +101,16 @@ impl Bottle {
         &self,
         answer: impl Fn(&mut crate::origin::Exchange<'_>) + Send + Sync + 'static,
     ) -> Origin {
-        let config = self.pki.server(&["origin.test", "closed.test", &self.address.to_string()]);
+        self.tls_origin_as(&["origin.test", "closed.test", &self.address.to_string()], answer)
+    }
+
+    /// An origin that speaks TLS as `names`.
+    pub(crate) fn tls_origin_as(
+        &self,
+        names: &[&str],
+        answer: impl Fn(&mut crate::origin::Exchange<'_>) + Send + Sync + 'static,
+    ) -> Origin {
+        let config = self.pki.server(names);
         Origin::serve(SocketAddr::from((self.address, TLS)), Some(config), answer)
     }
 
