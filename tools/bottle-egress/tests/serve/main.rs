@@ -18,6 +18,7 @@ mod names;
 mod origin;
 mod reload;
 mod requests;
+mod soak;
 mod streams;
 mod support;
 mod table;
