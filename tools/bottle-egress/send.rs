@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bottle::policy::Scheme;
+use h2::Reason;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper::header::{HOST, HeaderValue};
@@ -26,6 +27,9 @@ const FRESH: Duration = Duration::from_secs(1);
 /// without waiting for the end of an upload that still goes on.
 const READY: Duration = Duration::from_millis(50);
 
+/// How often a request is given to connections of HTTP/2 that are shared.
+const TRIES: u32 = 3;
+
 /// Sends a request on a connection that rests or is shared, or on a new one. Of a connection that is
 /// there nobody knows whether the server is just closing it: what was not sent, or may be sent
 /// twice, is sent again. `single` asks for HTTP/1.
@@ -39,7 +43,7 @@ pub(crate) async fn send(
 ) -> Result<(Response<Incoming>, Upstream), Failure> {
     let lane = session.lane;
     let allowed = |address| force.policy.address(rule, address).is_ok();
-    let mut turn = None;
+    let (mut turn, mut times) = (None, 0);
     loop {
         while let Some((mut upstream, rested)) = force.pool.take(lane, target, single, allowed) {
             if let Sender::One(sender) = &mut upstream.sender
@@ -47,15 +51,22 @@ pub(crate) async fn send(
             {
                 continue;
             }
-            let risky = rested > FRESH || matches!(upstream.sender, Sender::Many(..));
-            let again = risky && request.body().is_end_stream() && request.method().is_idempotent();
-            let copy = again.then(|| copy(&request));
+            let shared = matches!(upstream.sender, Sender::Many(..));
+            let again = if shared {
+                times += 1;
+                times < TRIES
+            } else {
+                rested > FRESH && request.method().is_idempotent()
+            };
+            let copy = (again && request.body().is_end_stream()).then(|| copy(&request));
             match on(&mut upstream, target, request).await {
                 Ok(response) => return Ok((response, upstream)),
-                Err(mut error) => match error.take_message().or(copy) {
-                    Some(unsent) => request = unsent,
-                    None => return Err(Failure::Protocol(error.into_error())),
-                },
+                Err(mut error) => {
+                    let unsent = error.take_message();
+                    let error = error.into_error();
+                    let copy = copy.filter(|_| !shared || is_unprocessed(&error));
+                    request = unsent.or(copy).ok_or(Failure::Protocol(error))?;
+                }
             }
         }
         if target.scheme == Scheme::Http || single || turn.is_some() {
@@ -75,6 +86,15 @@ pub(crate) async fn send(
     drop(turn);
     let sent = on(&mut upstream, target, request).await;
     sent.map(|response| (response, upstream)).map_err(|error| Failure::Protocol(error.into_error()))
+}
+
+/// Whether the server says that it has not looked at a request.
+fn is_unprocessed(error: &hyper::Error) -> bool {
+    let cause =
+        std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_remote() && (cause.is_go_away() || cause.reason() == Some(Reason::REFUSED_STREAM))
+    })
 }
 
 /// Sends a request on one connection.

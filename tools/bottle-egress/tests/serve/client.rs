@@ -116,6 +116,7 @@ impl Client {
             while let Some(chunk) = self.chunk().filter(|chunk| !chunk.is_empty()) {
                 body.extend(chunk);
             }
+            while self.line().is_some_and(|trailer| !trailer.is_empty()) {}
         } else {
             self.0.read_to_end(&mut body).unwrap();
         }

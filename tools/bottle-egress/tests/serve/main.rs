@@ -14,6 +14,7 @@
 mod answers;
 mod client;
 mod destinations;
+mod http2;
 mod names;
 mod origin;
 mod reload;
