@@ -18,7 +18,7 @@ use crate::policy::HostKind;
 
 mod special;
 
-pub use special::{meant, special, special_net};
+pub use special::{meant, special, special_net, special_networks};
 
 /// The longest name, without its trailing dot.
 const MAX_NAME: usize = 253;

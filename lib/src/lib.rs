@@ -31,6 +31,7 @@ pub mod net;
 pub mod owner;
 pub mod path;
 pub mod pins;
+pub mod pipelock;
 pub mod plan;
 pub mod policy;
 pub mod reap;

@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use anyhow::Result;
-use ipnet::IpNet;
-pub use ipnet::Ipv4Net;
+pub use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::caller;

@@ -38,6 +38,9 @@ pub const AGENT: &str = "agent";
 /// The sidecar that is the agent's only way out.
 pub const EGRESS: &str = "egress";
 
+/// The firewall behind egress, where the plan has one.
+pub const PIPELOCK: &str = "pipelock";
+
 /// The port of egress's proxy on the internal network.
 pub const PROXY_PORT: u16 = 3128;
 

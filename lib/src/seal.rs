@@ -96,6 +96,7 @@ impl Plan {
                 check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;
             }
         }
+        crate::pipelock::Config::of(self, &[]).caller("plan")?;
         self.check_targets()
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Error, Result};
 use bottle::apply::Apply;
 use bottle::docker::Docker;
 use bottle::error::visible;
+use bottle::pipelock::Config;
 use bottle::plan::Plan;
 use bottle::policy::{Loaded, Policy, Routes};
 use bottle::record::{Phase, Record};
@@ -16,7 +17,7 @@ use bottle::render::{EGRESS, container};
 use bottle::run::say;
 use bottle::state::{self, sha256_hex};
 use bottle::up::Up;
-use bottle::{Blame, report, strict, world};
+use bottle::{Blame, no, report, strict, world};
 
 use crate::TOOL;
 
@@ -70,6 +71,19 @@ impl Live {
             ids: (found.uid(), found.gid()),
             mode: found.mode() & 0o777,
         }))
+    }
+
+    /// Refuses a plan that pipelock would have to be told of: it goes on with what it was started
+    /// with.
+    pub(crate) fn keeps_pipelock(&self, plan: &Plan) -> Result<()> {
+        let told = |plan| Config::of(plan, &self.routes.closed);
+        if told(&self.plan)? == told(plan)? {
+            return Ok(());
+        }
+        Err(no(format!(
+            "change the plan: its routes are another list of hosts or networks for pipelock, which needs a restart: stop the bottle with 'bottle stop {}' and start it anew",
+            self.record.slug
+        )))
     }
 
     /// The policy for a plan: the one there is, where that is it already.

@@ -46,6 +46,7 @@ fn apply(args: &Args) -> Result<()> {
     for what in change.restart {
         say(TOOL, &format!("warning: '{what}' differs: it changes when the bottle starts anew"));
     }
+    live.keeps_pipelock(&plan)?;
     let next = live.next(&plan)?;
     let limit = Duration::from_secs(args.timeout);
     if let Some(said) = live.serves(&next)? {

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::conf::Force;
+use crate::parent::{self, Trouble};
 use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::{
     BUFFER, CONNECTION_WINDOW, FRAME, HEADER_LIST, SEND_BUFFER, STREAM_WINDOW, keep_alive,
@@ -46,6 +47,8 @@ pub(crate) enum Failure {
     Timeout(&'static str),
     /// The server broke the protocol or the connection.
     Protocol(hyper::Error),
+    /// The proxy behind egress does not let it through, or cannot.
+    Parent(Trouble),
 }
 
 impl Failure {
@@ -66,6 +69,7 @@ impl fmt::Display for Failure {
             Self::Connect(address, error) => write!(f, "connect to {address}: {error}"),
             Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Timeout(what) => write!(f, "{what} took too long"),
+            Self::Parent(trouble) => trouble.fmt(f),
             Self::Protocol(error) => {
                 write!(f, "the server's answer: {error}")?;
                 let mut cause = std::error::Error::source(error);
@@ -88,8 +92,7 @@ pub(crate) async fn dial(
     target: &Target,
     single: bool,
 ) -> Result<Upstream, Failure> {
-    let stream = connect(resolver, force, rule, target).await?;
-    let address = stream.peer_addr().map(|peer| peer.ip()).map_err(Failure::Tls)?;
+    let (stream, address) = connect(resolver, force, rule, target).await?;
     let sender = match target.scheme {
         Scheme::Http => attach(stream).await?,
         Scheme::Https => {
@@ -118,13 +121,14 @@ pub(crate) async fn dial(
     Ok(Upstream { sender, address })
 }
 
-/// A TCP connection to one of the target's checked addresses.
+/// A TCP connection to one of the target's checked addresses, and which; by the proxy behind egress
+/// where there is one, for plain HTTP a connection to it.
 async fn connect(
     resolver: &Resolver,
     force: &Force,
     rule: usize,
     target: &Target,
-) -> Result<TcpStream, Failure> {
+) -> Result<(TcpStream, IpAddr), Failure> {
     let addresses = match &target.host {
         Host::Address(address) => Arc::from([*address]),
         Host::Name(name) => resolver.resolve(name).await.map_err(Failure::Resolve)?,
@@ -136,6 +140,13 @@ async fn connect(
             failure.get_or_insert(Failure::Closed(address, closed));
             continue;
         }
+        if let Some(parent) = force.policy.routes().parent {
+            let stream = match target.scheme {
+                Scheme::Http => parent::connect(parent).await,
+                Scheme::Https => parent::tunnel(parent, target).await,
+            };
+            return Ok((stream.map_err(Failure::Parent)?, address));
+        }
         tried += 1;
         if tried > TRIED {
             break;
@@ -145,7 +156,7 @@ async fn connect(
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
                 keep_alive(&stream);
-                return Ok(stream);
+                return Ok((stream, address.ip()));
             }
             Ok(Err(error)) => failure = Some(Failure::Connect(address, error)),
             Err(_) => failure = Some(Failure::Timeout("the connection")),

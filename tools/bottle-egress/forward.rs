@@ -16,6 +16,7 @@ use crate::dlp;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::inject;
+use crate::parent::{self, Trouble};
 use crate::place::{self, Stray};
 use crate::proxy::Session;
 use crate::reply::{self, Refusal};
@@ -78,6 +79,9 @@ pub(crate) async fn handle(
             exchange.status = Some(response.status().as_u16());
             exchange.upstream = Some(upstream);
             inward(exchange, response, upgrade)
+        }
+        Err(Failure::Parent(Trouble::Refused(_, words))) => {
+            refused(exchange, &parent::refusal(&words), accept.as_ref())
         }
         Err(failure) => {
             // The server may be felt to break off only because its request was broken off.

@@ -18,6 +18,7 @@ mod headers;
 mod inject;
 mod journal;
 mod lanes;
+mod parent;
 mod place;
 mod pool;
 mod prefixed;

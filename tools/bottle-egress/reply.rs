@@ -53,6 +53,7 @@ pub(crate) fn failed(failure: &Failure, target: &Target) -> Response<Answer> {
         Failure::Connect(..) | Failure::Closed(..) => (StatusCode::BAD_GATEWAY, "connect"),
         Failure::Tls(_) => (StatusCode::BAD_GATEWAY, "tls"),
         Failure::Protocol(_) => (StatusCode::BAD_GATEWAY, "protocol"),
+        Failure::Parent(_) => (StatusCode::BAD_GATEWAY, "parent"),
     };
     let mut body = format!(
         "bottle-egress could not reach '{}' on port {}: {failure}\n\

@@ -17,6 +17,7 @@ use crate::body::Upload;
 use crate::conf::Force;
 use crate::dial::{self, Failure};
 use crate::headers;
+use crate::parent;
 use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::Session;
 
@@ -42,6 +43,8 @@ pub(crate) async fn send(
     mut request: Request<Upload>,
 ) -> Result<(Response<Incoming>, Upstream), Failure> {
     let lane = session.lane;
+    // Plain HTTP goes by a proxy behind egress in the form that proxies take.
+    let by_parent = target.scheme == Scheme::Http && force.policy.routes().parent.is_some();
     let allowed = |address| force.policy.address(rule, address).is_ok();
     let (mut turn, mut times) = (None, 0);
     loop {
@@ -59,7 +62,7 @@ pub(crate) async fn send(
                 rested > FRESH && request.method().is_idempotent()
             };
             let copy = (again && request.body().is_end_stream()).then(|| copy(&request));
-            match on(&mut upstream, target, request).await {
+            match on(&mut upstream, target, by_parent, request).await {
                 Ok(response) => return Ok((response, upstream)),
                 Err(mut error) => {
                     let unsent = error.take_message();
@@ -84,7 +87,7 @@ pub(crate) async fn send(
     }
     let mut upstream = force.pool.keep(lane, target, dialled?);
     drop(turn);
-    let sent = on(&mut upstream, target, request).await;
+    let sent = on(&mut upstream, target, by_parent, request).await;
     sent.map(|response| (response, upstream)).map_err(|error| Failure::Protocol(error.into_error()))
 }
 
@@ -101,12 +104,17 @@ fn is_unprocessed(error: &hyper::Error) -> bool {
 async fn on(
     upstream: &mut Upstream,
     target: &Target,
+    by_parent: bool,
     mut request: Request<Upload>,
 ) -> Result<Response<Incoming>, TrySendError<Request<Upload>>> {
     match &mut upstream.sender {
         Sender::One(sender) => {
             if !request.headers().contains_key(HOST) {
                 for_one(&mut request, target);
+            }
+            // Host and path have been parsed before, and parse again.
+            if by_parent && let Ok(uri) = parent::absolute(target, request.uri()) {
+                *request.uri_mut() = uri;
             }
             sender.try_send_request(request).await
         }

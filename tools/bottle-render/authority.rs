@@ -1,4 +1,5 @@
-//! The bottle's own certificate authority: made by `bottle-egress ca`, kept while it is young.
+//! The bottle's own certificate authorities, one of egress and one of pipelock: made by
+//! `bottle-egress ca`, kept while they are young.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +9,6 @@ use anyhow::Result;
 use bottle::{Slug, docker, world};
 
 use crate::roots;
-use crate::write::egress_conf;
 
 /// For how many days a new one is valid.
 const DAYS: &str = "30";
@@ -23,9 +23,10 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// That of the bottle in `folder`, else a new one.
-    pub(crate) fn of(folder: &Path, slug: &Slug) -> Result<Self> {
-        match Self::kept(&egress_conf(folder)) {
+    /// That in a sidecar's file of key and certificate, with each in a file of its own beside it,
+    /// else a new one.
+    pub(crate) fn of(both: &Path, slug: &Slug) -> Result<Self> {
+        match Self::kept(both) {
             Some(kept) => Ok(kept),
             None => Self::parse(&docker::sibling(
                 "bottle-egress",
@@ -37,9 +38,9 @@ impl Authority {
     }
 
     /// One that was written before, whole, and young.
-    fn kept(conf: &Path) -> Option<Self> {
-        let both = conf.join("mitmproxy-ca.pem");
-        let age = SystemTime::now().duration_since(fs::metadata(&both).ok()?.modified().ok()?);
+    fn kept(both: &Path) -> Option<Self> {
+        let conf = both.parent()?;
+        let age = SystemTime::now().duration_since(fs::metadata(both).ok()?.modified().ok()?);
         if age.is_ok_and(|age| age > YOUNG) {
             return None;
         }
@@ -58,7 +59,7 @@ impl Authority {
         (!certificate.is_empty()).then(|| Self { key: key.to_owned(), certificate })
     }
 
-    /// Both in one text, as mitmproxy reads them.
+    /// Both in one text, as mitmproxy reads them; and a pair that is whole.
     pub(crate) fn both(&self) -> String {
         [self.key.as_str(), &self.certificate].concat()
     }

@@ -22,7 +22,7 @@ use anyhow::Result;
 use bottle::net::Net;
 use bottle::plan::Plan;
 use bottle::state::State;
-use bottle::{Document, secret, strict, world};
+use bottle::{Document, no, pipelock, secret, strict, world};
 
 use args::Args;
 use model::Facts;
@@ -68,6 +68,9 @@ fn print(facts: &Facts, file: &str) -> Result<()> {
     let text = match file {
         "docker-compose.yml" => strict::to_yaml(&model::compose(facts)?)?,
         "routes.yaml" => model::routes(facts, write::generation(facts)).to_yaml()?,
+        pipelock::FILE => model::pipelock_file(facts)?.ok_or_else(|| {
+            no(format!("print '{file}': bottle '{}' has no pipelock", facts.plan.bottle))
+        })?,
         _ => model::plan_file(facts.plan)?,
     };
     let mut stdout = std::io::stdout().lock();

@@ -7,12 +7,12 @@ use std::time::Duration;
 use anyhow::Result;
 use bottle::plan::Selftest;
 use bottle::record::{Phase, Record};
-use bottle::render::{EGRESS, Render};
+use bottle::render::Render;
 use bottle::state::{Lock, State};
 use bottle::{caller, docker, no, trust};
 
 use crate::images::Engine;
-use crate::model::{Facts, agent_image};
+use crate::model::{Facts, images};
 use crate::write::{self, Content};
 
 /// How long another tool may hold the bottle's lock.
@@ -85,7 +85,8 @@ fn running(old: &Record, facts: &Facts) -> Result<Render> {
 fn starting(state: &State, facts: &Facts, content: &Content) -> Result<Render> {
     trust::note_written(state, facts.plan)?;
     let engine = Engine::find()?;
-    let mut images = vec![agent_image(facts.slug, facts.plan), docker::image(EGRESS)];
+    // 'agent' is the first in order of names.
+    let mut images: Vec<String> = images(facts.slug, facts.plan).into_values().collect();
     if facts.plan.selftest != Selftest::Off {
         images.push(docker::image("probe"));
     }

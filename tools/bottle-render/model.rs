@@ -1,16 +1,17 @@
 //! The compose model and the policy of one bottle: pure, from plan, networks and facts.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::path::Path;
 
 use anyhow::Result;
 use bottle::compose::{Attachment, Bind, File, Logging, Network, Service, literal};
 use bottle::docker::{self, label};
-use bottle::net::Net;
+use bottle::net::{IpNet, Net};
 use bottle::plan::Plan;
 use bottle::policy::Routes;
-use bottle::render::{AGENT, EGRESS, PROXY_PORT, container};
-use bottle::{Blame, Slug};
+use bottle::render::{AGENT, EGRESS, PIPELOCK, PROXY_PORT, container};
+use bottle::{Blame, Slug, pins, pipelock, strict};
 
 use crate::environment::{self, CONF};
 use crate::mounts::Mounted;
@@ -36,12 +37,29 @@ pub(crate) fn agent_image(slug: &Slug, plan: &Plan) -> String {
     })
 }
 
+/// The image of pipelock, where the plan has one.
+pub(crate) fn pipelock_image(plan: &Plan) -> Option<String> {
+    let asked = plan.pipelock.as_ref()?;
+    Some(asked.image.clone().unwrap_or_else(|| pins::PIPELOCK.to_owned()))
+}
+
+/// The services by name, each with its image; the agent's first to be looked at.
+pub(crate) fn images(slug: &Slug, plan: &Plan) -> BTreeMap<String, String> {
+    let own =
+        [(AGENT.to_owned(), agent_image(slug, plan)), (EGRESS.to_owned(), docker::image(EGRESS))];
+    own.into_iter().chain(pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image))).collect()
+}
+
 /// The compose file.
 pub(crate) fn compose(facts: &Facts) -> Result<File> {
     let net = facts.net;
     let network = |name: &str| Network { name: literal(name), external: true };
+    let mut services = BTreeMap::from([(AGENT, agent(facts)?), (EGRESS, egress(facts)?)]);
+    if let Some(image) = pipelock_image(facts.plan) {
+        services.insert(PIPELOCK, pipelock(facts, &image)?);
+    }
     Ok(File {
-        services: BTreeMap::from([(AGENT, agent(facts)?), (EGRESS, egress(facts)?)]),
+        services,
         networks: BTreeMap::from([
             ("internal", network(&net.internal.name)),
             ("bridge", network(&net.bridge.name)),
@@ -133,6 +151,30 @@ fn egress(facts: &Facts) -> Result<Service> {
     })
 }
 
+/// pipelock, on the bridge only: nobody but egress is there to ask it.
+fn pipelock(facts: &Facts, image: &str) -> Result<Service> {
+    let (uid, gid) = facts.who.sidecars;
+    let conf = facts.folder.join(PIPELOCK).join("conf");
+    let file = format!("{CONF}/{}", pipelock::FILE);
+    Ok(Service {
+        // Flags are not applied again when it reloads: all of it is in the file.
+        command: ["run", "--config", &file].map(str::to_owned).into(),
+        user: format!("{uid}:{gid}"),
+        // Go's way to roots: its image has the public ones, but not those that the plan adds.
+        environment: vec![format!("SSL_CERT_FILE={CONF}/roots.pem")],
+        read_only: Some(true),
+        pids_limit: 512,
+        // It holds what it looks into in memory, see `pipelock::Config`.
+        mem_limit: Some(1 << 30),
+        networks: BTreeMap::from([(
+            "bridge",
+            Attachment { ipv4_address: facts.net.bridge.pipelock },
+        )]),
+        volumes: binds(facts, &[Mounted::new(conf, CONF.into(), true)])?,
+        ..service(facts, PIPELOCK, image)
+    })
+}
+
 fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
     let selinux = facts.net.engine.as_ref().is_some_and(|engine| engine.selinux);
     mounts.iter().map(|mount| mount.bind(selinux)).collect()
@@ -141,11 +183,7 @@ fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
 /// The policy that egress enforces.
 pub(crate) fn routes(facts: &Facts, generation: u64) -> Routes {
     let (plan, net) = (facts.plan, facts.net);
-    let hosts = net.host_addresses.iter().map(|address| (*address).into());
-    let pool = net.pool.iter().map(|subnet| (*subnet).into());
-    let mut closed: Vec<_> = hosts.chain(pool).collect();
-    closed.sort();
-    closed.dedup();
+    let parent = SocketAddrV4::new(net.bridge.pipelock, pipelock::PORT);
     Routes {
         version: 1,
         generation,
@@ -155,12 +193,28 @@ pub(crate) fn routes(facts: &Facts, generation: u64) -> Routes {
             (AGENT.to_owned(), net.internal.agent),
             (EGRESS.to_owned(), net.internal.egress),
         ]),
-        closed,
-        parent: None,
+        closed: closed(net),
+        parent: plan.pipelock.is_some().then_some(parent),
         audit: plan.egress.audit,
         private_data: plan.egress.private_data,
         routes: plan.egress.routes.clone(),
     }
+}
+
+/// The host's own addresses and other bottles'.
+fn closed(net: &Net) -> Vec<IpNet> {
+    let hosts = net.host_addresses.iter().map(|address| (*address).into());
+    let pool = net.pool.iter().map(|subnet| (*subnet).into());
+    let mut closed: Vec<_> = hosts.chain(pool).collect();
+    closed.sort();
+    closed.dedup();
+    closed
+}
+
+/// What pipelock is told, where the plan has one.
+pub(crate) fn pipelock_file(facts: &Facts) -> Result<Option<String>> {
+    let config = pipelock::Config::of(facts.plan, &closed(facts.net))?;
+    config.map(|config| strict::to_yaml(&config)).transpose()
 }
 
 /// The plan, for people and for tools that come later.

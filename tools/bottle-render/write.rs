@@ -8,9 +8,9 @@ use bottle::owner::Owner;
 use bottle::plan::WorkspaceMode;
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, EGRESS, Render, container};
-use bottle::state;
-use bottle::{Blame, docker, strict};
+use bottle::render::{AGENT, PIPELOCK, Render, container};
+use bottle::{Blame, strict};
+use bottle::{pipelock, state};
 
 use crate::authority::Authority;
 use crate::model::{self, Facts};
@@ -37,15 +37,16 @@ pub(crate) fn egress_conf(folder: &Path) -> PathBuf {
 pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Render> {
     let folder = facts.folder;
     record(facts)?;
-    let ca = Authority::of(folder, facts.slug)?;
+    let ca = Authority::of(&egress_conf(folder).join("mitmproxy-ca.pem"), facts.slug)?;
     let generation = generation(facts);
     let routes = model::routes(facts, generation).to_yaml()?;
     let roots = [roots::of_host(), content.further.clone()].concat();
+    let behind = pipelock(facts, content, &roots)?;
     agent(facts, content, &roots, &ca.certificate)?;
     let passwd = passwd::merge(passwd, facts.who.agent);
     let top = Folder { path: folder.to_owned(), owner: None };
     top.file("agent/passwd", &passwd, 0o644)?;
-    egress(facts, content, &roots, &ca, &routes)?;
+    egress(facts, content, &[roots, behind].concat(), &ca, &routes)?;
     let plan = model::plan_file(facts.plan)?;
     top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
@@ -57,6 +58,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
 pub(crate) fn undo(folder: &Path) -> Result<()> {
     state::remove_folder(&folder.join("agent"))?;
     state::remove_folder(&folder.join("egress"))?;
+    state::remove_folder(&folder.join(PIPELOCK))?;
     state::remove(&folder.join("plan.json"))?;
     state::remove(&folder.join(COMPOSE))?;
     state::remove(&Record::path(folder))
@@ -78,11 +80,7 @@ fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
         plan: facts.plan.digest.clone(),
         generation,
         routes_sha256: state::sha256_hex(routes),
-        services: [
-            (AGENT.to_owned(), model::agent_image(facts.slug, facts.plan)),
-            (EGRESS.to_owned(), docker::image(EGRESS)),
-        ]
-        .into(),
+        services: model::images(facts.slug, facts.plan),
         user: facts.who.user.clone(),
         run_as: format!("{uid}:{gid}"),
     }
@@ -154,6 +152,25 @@ fn egress(
     conf.file("ca-key.pem", &ca.key, 0o600)?;
     conf.file("mitmproxy-ca.pem", ca.both(), 0o644)?;
     conf.file("routes.yaml", routes, 0o644)
+}
+
+/// What pipelock sees, which never tells anything but by its log; gives the certificate of its CA,
+/// which egress trusts and nobody else. Of a plan without pipelock nothing of an earlier one stays.
+fn pipelock(facts: &Facts, content: &Content, roots: &str) -> Result<String> {
+    let folder = facts.folder.join(PIPELOCK);
+    let Some(file) = model::pipelock_file(facts)? else {
+        state::remove_folder(&folder)?;
+        return Ok(String::new());
+    };
+    let owner = content.caller.owner(facts.who.sidecars);
+    let ca = Authority::of(&folder.join("conf/ca-both.pem"), facts.slug)?;
+    let conf = Folder::make(folder.join("conf"), owner)?;
+    conf.file("roots.pem", roots, 0o644)?;
+    conf.file("ca.pem", &ca.certificate, 0o644)?;
+    conf.file("ca-key.pem", &ca.key, 0o600)?;
+    conf.file("ca-both.pem", ca.both(), 0o600)?;
+    conf.file(pipelock::FILE, file, 0o644)?;
+    Ok(ca.certificate)
 }
 
 /// A folder, and who owns what is written into it.

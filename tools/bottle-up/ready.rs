@@ -1,5 +1,8 @@
 //! Ready means that a sidecar said so: `loaded.json` with the digest of the policy that was
-//! rendered. What it says is a claim, read with care; the self-test is the proof.
+//! rendered. What it says is a claim, read with care; the self-test is the proof. pipelock is not
+//! ours and writes no such file: it is asked for its health by its own program, run in its own
+//! container, because the host does not reach the bridge of every engine, and because a health check
+//! of Compose asks only once a second, and then for as long as the bottle lives.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +10,7 @@ use anyhow::Result;
 use bottle::docker::{Docker, PATIENCE, complaint};
 use bottle::error::visible;
 use bottle::policy::Loaded;
-use bottle::render::{AGENT, container};
+use bottle::render::{AGENT, PIPELOCK, container};
 use bottle::run::say;
 use bottle::{Blame, report, world};
 
@@ -18,6 +21,8 @@ use crate::job::Job;
 const TICK: Duration = Duration::from_millis(2);
 /// How often the engine is asked whether the sidecar still runs; it rarely has to be.
 const PULSE: Duration = Duration::from_millis(200);
+/// How often pipelock is asked; each question starts a program.
+const ASK: Duration = Duration::from_millis(20);
 /// How many lines of its log a dead sidecar leaves.
 const LAST_WORDS: &str = "10";
 
@@ -62,6 +67,43 @@ pub(crate) fn agent(docker: &Docker, job: &Job) -> Result<()> {
     }
 }
 
+/// Waits until pipelock is healthy. It read its file, key and certificate before it listened, so
+/// what it serves by is what was rendered.
+pub(crate) fn health(docker: &Docker, job: &Job, limit: Duration) -> Result<()> {
+    let what = format!("wait for sidecar '{PIPELOCK}'");
+    let begun = Instant::now();
+    while !is_healthy(docker, job)? {
+        if let Some(why) = ended(docker, job, PIPELOCK)? {
+            return Err(world(format!("{what}: {why}")));
+        }
+        if begun.elapsed() > limit {
+            let (limit, last) = (limit.as_secs(), last_words(docker, job, PIPELOCK)?);
+            return Err(world(format!(
+                "{what}: it did not say in {limit} s that it is healthy: {last}"
+            )));
+        }
+        std::thread::sleep(ASK);
+    }
+    Ok(())
+}
+
+/// Whether pipelock says that it is healthy.
+fn is_healthy(docker: &Docker, job: &Job) -> Result<bool> {
+    let name = container(&job.render.compose_project, PIPELOCK);
+    // Its image may be the owner's, so its program is the one that runs.
+    let program = docker.text(&["inspect", "--format", "{{.Path}}", &name])?;
+    let asked = docker.start(&["exec", &name, &program, "healthcheck"])?.output(PATIENCE)?;
+    Ok(asked.status.success())
+}
+
+/// Whether a sidecar that runs serves what was rendered.
+pub(crate) fn is_ready(docker: &Docker, job: &Job, service: &str) -> Result<bool> {
+    match service {
+        PIPELOCK => is_healthy(docker, job),
+        _ => Ok(serves(job, service)?.is_some()),
+    }
+}
+
 /// How a container ended, with its last words; `None` while it runs.
 fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
     let name = container(&job.render.compose_project, service);
@@ -77,7 +119,7 @@ fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
 }
 
 /// The generation that a sidecar serves, if it is the policy that was rendered.
-pub(crate) fn serves(job: &Job, service: &str) -> Result<Option<u64>> {
+fn serves(job: &Job, service: &str) -> Result<Option<u64>> {
     let loaded = loaded(job, service)?;
     let same = loaded.filter(|loaded| loaded.sha256 == job.render.routes_sha256);
     Ok(same.map(|loaded| loaded.generation))

@@ -7,7 +7,7 @@ use bottle::docker::{Compose, Docker, PATIENCE};
 use bottle::owner::Owner;
 use bottle::plan::Selftest;
 use bottle::record::{Phase, Record, now};
-use bottle::render::AGENT;
+use bottle::render::{AGENT, PIPELOCK};
 use bottle::run::{progress, say};
 use bottle::state;
 use bottle::up::Up;
@@ -59,7 +59,7 @@ impl Start<'_> {
             return strict::json(&text, "up.json").map(Some);
         }
         let Some(only) = self.only else { return Ok(None) };
-        let serves = runs(only) && ready::serves(self.job, only)?.is_some();
+        let serves = runs(only) && ready::is_ready(&self.docker, self.job, only)?;
         Ok(serves.then(|| self.section(self.job.render.generation, None)))
     }
 
@@ -132,7 +132,10 @@ impl Start<'_> {
         self.compose(args, &self.owner.to_string()).world(what)?;
         let mut generation = self.job.render.generation;
         for service in sidecars {
-            generation = ready::wait(&self.docker, self.job, service, self.limit)?;
+            match *service {
+                PIPELOCK => ready::health(&self.docker, self.job, self.limit)?,
+                ours => generation = ready::wait(&self.docker, self.job, ours, self.limit)?,
+            }
         }
         Ok(generation)
     }

@@ -101,6 +101,12 @@ pub fn special_net(net: IpNet) -> Option<&'static str> {
     }
 }
 
+/// All special networks that have a name, for those who keep a list.
+pub fn special_networks() -> impl Iterator<Item = IpNet> {
+    let v4 = V4.iter().map(|(net, _)| IpNet::V4(*net));
+    v4.chain(V6.iter().map(|(net, _)| IpNet::V6(*net)))
+}
+
 /// The address that a packet to this one ends at: IPv4 where it is mapped or translated.
 #[must_use]
 pub fn meant(address: IpAddr) -> IpAddr {

@@ -1,6 +1,6 @@
-//! Every `tests/fixtures/render/NAME.json` is a plan and its facts; `NAME.yml` and `NAME.routes` are
-//! what is rendered of it. `scripts/bless` writes them; `tests/unit/compose.rs` lets both composes
-//! read them.
+//! Every `tests/fixtures/render/NAME.json` is a plan and its facts; `NAME.yml`, `NAME.routes` and,
+//! where the plan has one, `NAME.pipelock` are what is rendered of it. `scripts/bless` writes them;
+//! `tests/unit/compose.rs` lets both composes read them, and the stand-in of pipelock its own.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use bottle::strict;
 use serde::Deserialize;
 use snapbox::{Data, assert_data_eq};
 
-use super::{Facts, compose, routes};
+use super::{Facts, compose, pipelock_file, routes};
 use crate::mounts;
 use crate::who::{self, Caller, Holder, Ids};
 
@@ -71,6 +71,9 @@ fn every_golden_is_what_is_rendered() {
         assert_data_eq!(file, golden(&path, "yml"));
         let file = routes(&facts, 1).to_yaml().unwrap();
         assert_data_eq!(file, golden(&path, "routes"));
+        if let Some(file) = pipelock_file(&facts).unwrap() {
+            assert_data_eq!(file, golden(&path, "pipelock"));
+        }
         seen += 1;
     }
     assert!(seen > 8, "only {seen} fixtures in {}", folder.display());

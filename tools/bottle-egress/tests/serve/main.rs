@@ -17,6 +17,7 @@ mod destinations;
 mod http2;
 mod names;
 mod origin;
+mod parent;
 mod reload;
 mod requests;
 mod soak;
