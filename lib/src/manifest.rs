@@ -298,8 +298,10 @@ pub struct Route {
     /// A credential that egress adds, so that the agent never holds it. Default: none.
     #[serde(default, deserialize_with = "some")]
     pub inject: Option<Inject>,
-    /// Whether TLS to this host is tunnelled, not looked into: then there are no `methods`, `paths`
-    /// and `inject`. Default: `false`.
+    /// Whether TLS to this host is tunnelled, not looked into, as pinned certificates and client
+    /// certificates need it: then there are no `methods`, `paths`, `inject` and `dlp`, the host is a
+    /// name, nothing but TLS goes there, and the client has to name the host in the clear (no
+    /// encrypted client hello). Default: `false`.
     #[serde(default)]
     pub passthrough: bool,
     /// What becomes of a request in which the scan of what leaves finds a secret or a well-known

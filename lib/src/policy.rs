@@ -18,6 +18,7 @@ mod glob;
 mod path;
 mod report;
 
+pub use check::check_together;
 pub use contain::Excess;
 pub use decide::{Ask, Closed, Decision, Policy, Reason, Request, Scheme};
 pub use explain::Explanation;
@@ -83,7 +84,7 @@ pub struct Rule {
     /// The credential that egress adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inject: Option<Inject>,
-    /// Whether TLS to this host is tunnelled and not intercepted.
+    /// Whether TLS to this host is tunnelled and not intercepted; then it is open to TLS only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passthrough: bool,
     /// What becomes of a request in which the scan finds what must not leave.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::error::{Blame, caller};
 use crate::plan::{Plan, Secret};
-use crate::policy::Rule;
+use crate::policy::{Rule, check_together};
 use crate::scalar::{Cpus, Memory, User};
 use crate::state::sha256_hex;
 use crate::strict::did_you_mean;
@@ -91,6 +91,7 @@ impl Plan {
         for (at, rule) in self.egress.routes.iter().enumerate() {
             check_rule(rule, &self.secrets).caller(format!("plan.egress.routes[{at}]"))?;
         }
+        check_together(&self.egress.routes).caller("plan.egress.routes")?;
         for remote in &self.git {
             if let Some(secret) = &remote.secret {
                 check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;

@@ -10,7 +10,6 @@ pub fn check(plan: &Plan) -> Result<()> {
     let asked = [
         ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
         ("egress.routes: inject", rules.iter().any(|rule| rule.inject.is_some())),
-        ("egress.routes: passthrough", rules.iter().any(|rule| rule.passthrough)),
         ("git", !plan.git.is_empty()),
         ("pipelock", plan.pipelock.is_some()),
         ("ssh", !plan.ssh.is_empty()),

@@ -47,7 +47,7 @@ impl Body for Answer {
                         if let (Some(data), Some(exchange)) =
                             (frame.data_ref(), &mut relayed.exchange)
                         {
-                            exchange.received += data.len() as u64;
+                            *exchange.received.get_mut() += data.len() as u64;
                         }
                         relayed.body.is_end_stream()
                     }

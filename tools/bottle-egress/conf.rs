@@ -102,11 +102,6 @@ pub(crate) fn policy(bytes: &[u8]) -> Result<Policy> {
         if rule.inject.is_some() {
             return Err(caller(format!("routes[{at}]: 'inject' is not served by this version")));
         }
-        if rule.passthrough {
-            return Err(caller(format!(
-                "routes[{at}]: 'passthrough' is not served by this version"
-            )));
-        }
     }
     Ok(policy)
 }

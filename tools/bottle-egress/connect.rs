@@ -58,7 +58,7 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
     let session = session.clone();
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            tunnel::serve(&session, target, decision, upgraded).await;
+            tunnel::serve(&session, force, target, decision, upgraded).await;
         }
     });
     Response::new(Answer::Own(None))

@@ -123,7 +123,7 @@ pub(crate) async fn dial(
 
 /// A TCP connection to one of the target's checked addresses, and which; by the proxy behind egress
 /// where there is one, for plain HTTP a connection to it.
-async fn connect(
+pub(crate) async fn connect(
     resolver: &Resolver,
     force: &Force,
     rule: usize,

@@ -43,7 +43,7 @@ pub(crate) struct Exchange {
     /// Set where the request has a body.
     pub(crate) upward: Option<Arc<Upward>>,
     /// Bytes of the answer's body so far.
-    pub(crate) received: u64,
+    pub(crate) received: AtomicU64,
     /// The connection to the server, while this exchange has it to itself.
     pub(crate) upstream: Option<Upstream>,
     /// When it was decided, RFC 3339.
@@ -68,7 +68,7 @@ impl Exchange {
             address: None,
             status: None,
             upward: None,
-            received: 0,
+            received: AtomicU64::new(0),
             upstream: None,
             time: record::now(),
         }

@@ -15,17 +15,17 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 
+use crate::conf::Force;
+use crate::hello::HANDSHAKE;
 use crate::journal;
+use crate::passthrough;
 use crate::pool::Target;
 use crate::prefixed::Prefixed;
 use crate::proxy::{self, Session};
 use crate::tls;
 
 /// How long a client may take to begin, and to agree on TLS.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The first byte of a TLS connection.
-const HANDSHAKE: u8 = 22;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What requests inside a CONNECT are held against.
 pub(crate) struct Tunnel {
@@ -40,6 +40,7 @@ pub(crate) struct Tunnel {
 /// Serves what comes through a CONNECT.
 pub(crate) async fn serve(
     session: &Arc<Session>,
+    force: Arc<Force>,
     target: Arc<Target>,
     decision: Decision,
     upgraded: Upgraded,
@@ -54,6 +55,14 @@ pub(crate) async fn serve(
             _ => return record(session, &target, decision, None),
         }
     }
+    let passes = |rule| force.policy.rule(rule).is_some_and(|rule| rule.passthrough);
+    if let Decision::Allow { rule } = decision
+        && passes(rule)
+        && !first[0].is_ascii_uppercase()
+    {
+        return passthrough::serve(session, force, target, rule, first, stream).await;
+    }
+    drop(force);
     let first = first.freeze();
     let inner = match first[0] {
         HANDSHAKE => {

@@ -8,6 +8,7 @@ use hyper::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
 
 use crate::body::Answer;
+use crate::counted::Counted;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::reply;
@@ -25,7 +26,9 @@ pub(crate) fn switched(
     let server = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         if let (Ok(client), Ok(server)) = tokio::join!(upgrade, server) {
-            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            let upward = exchange.upward.get_or_insert_default().clone();
+            let mut client = TokioIo::new(client);
+            let mut server = Counted::new(TokioIo::new(server), &upward.bytes, &exchange.received);
             let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
         }
         drop(exchange);

@@ -9,7 +9,7 @@ use bottle::plan::{
     Build, Egress, Engine, GitRemote, Mount, Pipelock, PipelockMode, Plan, Resources, Secret,
     Selftest, SshHost, Supervise, Workspace, WorkspaceMode,
 };
-use bottle::policy::{HostKind, Rule};
+use bottle::policy::{HostKind, Rule, check_together};
 use bottle::scalar::Env;
 use bottle::seal::{check_known, check_rule, check_secret, check_target};
 use bottle::secret::readable;
@@ -282,11 +282,13 @@ fn workspace(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Option<Works
 
 /// The rules of a list of routes, normalised.
 pub(crate) fn routes(routes: &[Route], at: &str, plan: &Plan) -> Result<Vec<Rule>> {
-    each(routes, at, |route| {
+    let rules = each(routes, at, |route| {
         let rule = rule(route);
         check_rule(&rule, &plan.secrets)?;
         Ok(rule)
-    })
+    })?;
+    check_together(&rules).caller(at)?;
+    Ok(rules)
 }
 
 fn rule(route: &Route) -> Rule {

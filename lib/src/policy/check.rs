@@ -1,5 +1,7 @@
 //! What makes routes valid, and how a rule is written for a person.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 
 use super::glob::Glob;
@@ -53,8 +55,30 @@ impl Routes {
         for (at, rule) in self.routes.iter().enumerate() {
             rule.check().caller(format!("routes[{at}]"))?;
         }
-        Ok(())
+        check_together(&self.routes).caller("routes")
     }
+}
+
+/// Whether rules can be enforced beside each other: TLS to one host and port is either intercepted
+/// or passes through, because that is decided at the CONNECT, before there is a request.
+pub fn check_together(rules: &[Rule]) -> Result<()> {
+    if !rules.iter().any(|rule| rule.passthrough) {
+        return Ok(());
+    }
+    let mut seen = HashMap::new();
+    for (at, rule) in rules.iter().enumerate() {
+        for port in &rule.ports {
+            let (first, passthrough) =
+                *seen.entry((&*rule.host, port)).or_insert((at, rule.passthrough));
+            if passthrough != rule.passthrough {
+                return Err(caller(format!(
+                    "passthrough: '{}' on port {port} is intercepted by one of the rules {first} and {at}, and passes through by the other: TLS to one host and port does one of both",
+                    rule.host
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Rule {
@@ -103,6 +127,14 @@ impl Rule {
         if self.passthrough && !(self.methods.is_empty() && self.paths.is_empty()) {
             return refuse(
                 "passthrough: what is not intercepted has no methods and paths to judge: leave them out"
+                    .into(),
+            );
+        }
+        if self.passthrough
+            && !matches!(self.kind, HostKind::Name | HostKind::Wildcard | HostKind::SingleLabel)
+        {
+            return refuse(
+                "passthrough: TLS to an address names no server, by which it is let through: write a host name"
                     .into(),
             );
         }

@@ -2,7 +2,9 @@
 //!
 //! A request is allowed when some rule allows all of it; rules do not add up. The most specific
 //! host is asked first (the name itself, then wildcards from the longest, an address before its
-//! networks), rules of one host in the order of the plan. Allowing allocates nothing, unless a path
+//! networks), rules of one host in the order of the plan. A CONNECT is decided by the first rule that
+//! has its port, which says too whether TLS passes through or is intercepted; on one host and port all
+//! rules say the same. Allowing allocates nothing, unless a path
 //! has several readings.
 
 use std::collections::{BTreeMap, HashMap};
@@ -108,7 +110,7 @@ pub enum Reason {
     Host,
     /// No rule for the host has the port.
     Port,
-    /// Plain HTTP to port 443, or TLS to port 80.
+    /// Plain HTTP to port 443 or to a host that passes through, or TLS to port 80.
     Scheme,
     /// No rule for host and port has the method.
     Method,
@@ -335,6 +337,11 @@ impl Policy {
             return Some(Reason::Port);
         }
         let request = ask.request.as_ref()?;
+        // Only a tunnel passes through: a request that has been seen was intercepted by a rule for a
+        // more specific host, or never was TLS.
+        if rule.passthrough {
+            return Some(Reason::Scheme);
+        }
         if matches!((ask.port, request.scheme), (443, Scheme::Http) | (80, Scheme::Https)) {
             return Some(Reason::Scheme);
         }

@@ -85,6 +85,10 @@ impl Policy {
                 let ports: Vec<_> = rule.ports.iter().map(u16::to_string).collect();
                 format!("'{host}' is allowed on port {}, not {}", ports.join(", "), ask.port)
             }
+            (Reason::Scheme, _, Some(rule)) if rule.passthrough => {
+                let why = format!("TLS to '{host}' passes through, and nothing else goes there");
+                return self.explanation(ask, reason, why, nearest, None);
+            }
             (Reason::Scheme, ..) if ask.port == 443 => "port 443 takes TLS only: use https".into(),
             (Reason::Scheme, ..) => "port 80 takes plain HTTP only: use http".into(),
             (Reason::Method, Some(request), _) => {

@@ -59,6 +59,40 @@ fn say(decision: Decision) -> String {
 }
 
 #[test]
+fn tunnels_pass_by_the_most_specific_host_and_requests_never() {
+    let policy = parse(
+        "- {host: '*.example.com', kind: wildcard, ports: [443, 8443], passthrough: true}\n\
+         - {host: a.example.com, kind: name, ports: [443], paths: [/x]}\n",
+    )
+    .unwrap();
+    let connect = |host: &str, port| {
+        let host = request_host(host).unwrap();
+        say(policy.decide(&Ask { host: &host, port, request: None }))
+    };
+    assert_eq!(connect("b.example.com", 443), "allow 0");
+    assert_eq!(connect("a.example.com", 443), "allow 1");
+    assert_eq!(connect("a.example.com", 8443), "allow 0");
+    assert_eq!(connect("example.com", 443), "deny host");
+    assert_eq!(decide(&policy, "GET", "https://a.example.com/x"), "allow 1");
+    assert_eq!(decide(&policy, "GET", "https://a.example.com/y"), "deny path near 1");
+    assert_eq!(decide(&policy, "GET", "https://b.example.com/x"), "deny scheme near 0");
+    assert_eq!(decide(&policy, "GET", "http://b.example.com:8443/x"), "deny scheme near 0");
+}
+
+#[test]
+fn one_host_and_port_is_intercepted_or_passes_not_both() {
+    let mixed = "- {host: a.example, kind: name, ports: [443, 8443]}\n\
+                 - {host: a.example, kind: name, ports: [443], passthrough: true}\n";
+    let error = parse(mixed).unwrap_err();
+    assert!(
+        error.contains("'a.example' on port 443 is intercepted by one of the rules 0 and 1"),
+        "{error}"
+    );
+    parse(&mixed.replace("[443]", "[9443]")).unwrap();
+    parse(&mixed.replace("ports: [443, 8443]", "ports: [443], passthrough: true")).unwrap();
+}
+
+#[test]
 fn a_request_is_allowed_only_where_one_rule_allows_all_of_it() {
     let policy = policy();
     for (method, url, expected) in [
@@ -182,6 +216,7 @@ fn invalid_routes_are_refused_with_their_place() {
             "host: a.example, kind: name, ports: [443], passthrough: true, paths: [/a]",
             "passthrough",
         ),
+        ("host: 8.8.8.8, kind: address, ports: [443], passthrough: true", "names no server"),
         ("host: a.example, kind: name, ports: [443], inject: {secret: s}", "exactly one of"),
         ("host: a.example, kind: name, ports: [443], mehtods: [GET]", "did you mean 'methods'"),
     ] {

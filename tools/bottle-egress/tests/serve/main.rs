@@ -18,6 +18,7 @@ mod http2;
 mod names;
 mod origin;
 mod parent;
+mod passthrough;
 mod reload;
 mod requests;
 mod soak;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::crypto::ring;
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A certificate authority of the outside world.
@@ -25,17 +25,34 @@ impl Pki {
         self.0.pem()
     }
 
-    /// A server that proves to be `names`.
-    pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+    /// A certificate for what `params` say.
+    pub(crate) fn sign(
+        &self,
+        params: &CertificateParams,
+        key: &KeyPair,
+    ) -> CertificateDer<'static> {
+        params.clone().signed_by(key, &self.0).unwrap().der().clone()
+    }
+
+    /// The certificate and key of a server that proves to be `names`.
+    pub(crate) fn identity(
+        &self,
+        names: &[&str],
+    ) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();
-        let cert = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let cert = self.sign(&CertificateParams::new(names).unwrap(), &key);
+        (vec![cert], PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der())))
+    }
+
+    /// A server that proves to be `names`.
+    pub(crate) fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let (chain, key) = self.identity(names);
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![cert.der().clone()], key)
+            .with_single_cert(chain, key)
             .unwrap();
         Arc::new(config)
     }
