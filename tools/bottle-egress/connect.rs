@@ -2,6 +2,7 @@
 //! is intercepted, or plain HTTP for it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bottle::host;
 use bottle::policy::{Ask, Decision, Kind, Reason, Scheme};
@@ -54,6 +55,7 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
         let explanation = force.policy.explain(&ask, reason, nearest);
         return reply::denied(&explanation, request.headers().get(ACCEPT));
     }
+    session.raw.store(true, Ordering::Relaxed);
     let upgrade = hyper::upgrade::on(&mut request);
     let session = session.clone();
     tokio::spawn(async move {

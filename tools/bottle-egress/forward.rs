@@ -28,6 +28,9 @@ pub(crate) async fn handle(
     session: &Arc<Session>,
     mut request: Request<Incoming>,
 ) -> Response<Answer> {
+    if let Some(why) = session.fault.get() {
+        return place::malformed(session, why, request.headers().get(ACCEPT));
+    }
     if request.method() == Method::CONNECT {
         return connect::handle(session, request);
     }
@@ -88,6 +91,11 @@ pub(crate) async fn handle(
             let refusal = exchange.upward.clone();
             if let Some(refusal) = refusal.as_ref().and_then(|upward| upward.refusal.get()) {
                 return refused(exchange, refusal, accept.as_ref());
+            }
+            if let Some(why) = session.fault.get() {
+                exchange.refuse(Reason::Framing, Some(rule));
+                exchange.status = Some(400);
+                return reply::bad(why);
             }
             if let Failure::Closed(address, closed) = failure {
                 exchange.address = Some(address);

@@ -3,7 +3,8 @@
 
 use std::io::Result;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use tokio::net::TcpStream;
@@ -70,8 +71,15 @@ impl Lanes {
 async fn serve(egress: Arc<Egress>, lane: usize, mut connections: UnboundedReceiver<Accepted>) {
     while let Some(Accepted { stream, client, place }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
-        let session =
-            Session { egress: egress.clone(), lane, client, tunnel: None, place: Arc::new(place) };
+        let session = Session {
+            egress: egress.clone(),
+            lane,
+            client,
+            tunnel: None,
+            raw: AtomicBool::new(false),
+            fault: OnceLock::new(),
+            place: Arc::new(place),
+        };
         tokio::spawn(proxy::serve(Arc::new(session), stream));
     }
 }

@@ -30,6 +30,7 @@ mod reply;
 mod resolve;
 mod send;
 mod serve;
+mod strict;
 mod tls;
 mod tunnel;
 mod upgrade;

@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use bottle::host::{self, Odd};
 use bottle::policy::{Kind, Path, Reason, Scheme, normal_path};
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
+use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::http::uri::PathAndQuery;
-use hyper::{Request, Response, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 
 use crate::body::Answer;
 use crate::conf::Force;
@@ -18,6 +18,7 @@ use crate::journal;
 use crate::pool::Target;
 use crate::proxy::Session;
 use crate::reply;
+use crate::strict::TOO_LONG;
 
 /// The longest path or host of a request that cannot be judged, as it is written down.
 const WRITTEN: usize = 1024;
@@ -113,4 +114,36 @@ pub(crate) fn stray(
     session.egress.journal.record(&line);
     let asked = format!("{method} {host}{path}");
     reply::denied(&force.policy.refusal(reason, asked, why), request.headers().get(ACCEPT))
+}
+
+/// Refuses and records a request that is framed in a way that programs read differently, and ends
+/// the connection, because nobody knows where the next one begins.
+pub(crate) fn malformed(
+    session: &Session,
+    why: &str,
+    accept: Option<&HeaderValue>,
+) -> Response<Answer> {
+    let force = session.egress.conf.force();
+    let target = session.tunnel.as_ref().map(|tunnel| &tunnel.target);
+    if let Some(tunnel) = &session.tunnel {
+        tunnel.used.store(true, Ordering::Relaxed);
+    }
+    let host = target.map(|target| target.host.to_string()).unwrap_or_default();
+    let generation = force.policy.routes().generation;
+    let mut line = journal::line(Kind::Http, session.client, "", &*host, generation);
+    line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
+    line.port = target.map(|target| target.port);
+    let status = match why {
+        TOO_LONG => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    (line.reason, line.status) = (Some(Reason::Framing), Some(status.as_u16()));
+    session.egress.journal.record(&line);
+    let why = format!("the request can be read in more than one way: {why}");
+    let asked = format!("a request that cannot be told apart, to '{host}'");
+    let explanation = force.policy.refusal(Reason::Framing, asked, why);
+    let mut response = reply::denied(&explanation, accept);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -18,6 +19,7 @@ use crate::forward;
 use crate::journal::Journal;
 use crate::lanes::{Accepted, Lanes};
 use crate::resolve::Resolver;
+use crate::strict::Strict;
 use crate::tls::Interceptor;
 use crate::tunnel::Tunnel;
 
@@ -69,6 +71,10 @@ pub(crate) struct Session {
     pub(crate) client: IpAddr,
     /// Set inside a CONNECT.
     pub(crate) tunnel: Option<Tunnel>,
+    /// Set once bytes of another protocol are what follows.
+    pub(crate) raw: AtomicBool,
+    /// Set once a request of HTTP/1 is framed in a way that programs read differently.
+    pub(crate) fault: OnceLock<&'static str>,
     /// Its place among [`CONNECTIONS`], held by whatever lives longest.
     pub(crate) place: Arc<OwnedSemaphorePermit>,
 }
@@ -97,6 +103,7 @@ pub(crate) async fn serve<S>(session: Arc<Session>, stream: S)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let strict = session.clone();
     let service = service_fn(move |request| {
         let session = session.clone();
         async move { Ok::<_, Infallible>(forward::handle(&session, request).await) }
@@ -105,7 +112,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Strict::new(strict, stream)), service)
         .with_upgrades();
     // A client that breaks off is no news.
     let _ = connection.await;

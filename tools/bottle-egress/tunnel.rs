@@ -1,8 +1,8 @@
 //! Inside a CONNECT: finds out what is spoken, intercepts TLS, and holds the server name that the
 //! client asks for against the host that the CONNECT named.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bottle::host::{Host, request_host};
@@ -22,6 +22,7 @@ use crate::passthrough;
 use crate::pool::Target;
 use crate::prefixed::Prefixed;
 use crate::proxy::{self, Session};
+use crate::strict::Strict;
 use crate::tls;
 
 /// How long a client may take to begin, and to agree on TLS.
@@ -45,9 +46,10 @@ pub(crate) async fn serve(
     decision: Decision,
     upgraded: Upgraded,
 ) {
-    let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() else { return };
-    let mut stream = parts.io.into_inner();
+    let Ok(parts) = upgraded.downcast::<TokioIo<Strict<TcpStream>>>() else { return };
+    let (mut stream, held) = parts.io.into_inner().into_parts();
     let mut first = BytesMut::from(&*parts.read_buf);
+    first.extend_from_slice(&held);
     if first.is_empty() {
         first.reserve(4096);
         match timeout(PATIENCE, stream.read_buf(&mut first)).await {
@@ -129,6 +131,8 @@ fn within(outer: &Arc<Session>, target: Arc<Target>, mismatch: Option<String>) -
         lane: outer.lane,
         client: outer.client,
         tunnel: Some(Tunnel { target, mismatch, used: AtomicBool::new(false) }),
+        raw: AtomicBool::new(false),
+        fault: OnceLock::new(),
         place: outer.place.clone(),
     })
 }

@@ -1,6 +1,8 @@
 //! A WebSocket, once its request was judged like any other and the server has agreed: bytes in both
 //! directions, each until its own end.
 
+use std::sync::atomic::Ordering;
+
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -23,6 +25,7 @@ pub(crate) fn switched(
         exchange.status = Some(502);
         return reply::text(StatusCode::BAD_GATEWAY, "the server changed the protocol unasked\n");
     };
+    exchange.session.raw.store(true, Ordering::Relaxed);
     let server = hyper::upgrade::on(&mut response);
     tokio::spawn(async move {
         if let (Ok(client), Ok(server)) = tokio::join!(upgrade, server) {

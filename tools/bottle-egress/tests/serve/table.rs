@@ -254,7 +254,11 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 fn requests_of_the_table_are_allowed_and_refused_as_it_says() {
     let table = Table::read();
     let allowed = table.rows.iter().filter(|row| row.expect == "allow").count();
-    assert!(table.rows.len() >= 80 && allowed >= 40, "{allowed} of {}", table.rows.len());
+    assert!(
+        table.rows.len() >= 80 && 2 * allowed >= table.rows.len(),
+        "{allowed} of {}",
+        table.rows.len()
+    );
     let bottle = Bottle::with_rules(&table.rules);
     for (name, address) in [
         ("any.test", bottle.address.into()),
