@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::dlp::Scan;
 use crate::exchange::{Exchange, Upward};
+use crate::gate::Wait;
 
 /// What an answer carries.
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
@@ -90,6 +91,8 @@ pub(crate) struct Sending {
     /// Looks at it, where the rule wants that.
     pub(crate) scan: Option<Box<Scan>>,
     pub(crate) upward: Arc<Upward>,
+    /// Set where the client has asked whether the server wants it.
+    pub(crate) wait: Option<Wait>,
 }
 
 impl Sending {
@@ -121,6 +124,8 @@ pub(crate) enum Broken {
     Read(hyper::Error),
     /// The rest must not leave.
     Refused,
+    /// The server has answered without it.
+    Unwanted,
 }
 
 impl fmt::Display for Broken {
@@ -128,6 +133,7 @@ impl fmt::Display for Broken {
         match self {
             Self::Read(error) => error.fmt(f),
             Self::Refused => f.write_str("the rest must not leave"),
+            Self::Unwanted => f.write_str("the server does not want it"),
         }
     }
 }
@@ -145,6 +151,12 @@ impl Body for Upload {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Relayed(sending) => {
+                if let Some(wait) = &mut sending.wait {
+                    if !std::task::ready!(wait.poll(&sending.upward.gate, cx)) {
+                        return Poll::Ready(Some(Err(Broken::Unwanted)));
+                    }
+                    sending.wait = None;
+                }
                 Pin::new(&mut sending.body).poll_frame(cx).map(|polled| sending.pass(polled))
             }
         }

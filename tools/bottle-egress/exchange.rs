@@ -12,6 +12,7 @@ use bottle::record;
 use hyper::{Method, Uri};
 
 use crate::conf::Force;
+use crate::gate::Gate;
 use crate::journal;
 use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::Session;
@@ -24,6 +25,8 @@ pub(crate) struct Upward {
     pub(crate) bytes: AtomicU64,
     /// Why the rest must not leave.
     pub(crate) refusal: OnceLock<Refusal>,
+    /// What holds it back.
+    pub(crate) gate: Gate,
 }
 
 /// An exchange under way.
@@ -83,6 +86,8 @@ impl Exchange {
     pub(crate) fn end(mut self) {
         if let Some(upstream) = self.upstream.take()
             && matches!(upstream.sender, Sender::One(_))
+            // One whose request has never been whole is of no more use.
+            && !self.upward.as_ref().is_some_and(|upward| upward.gate.is_shut())
         {
             self.force.pool.put(self.session.lane, &self.target, upstream);
         }
@@ -91,6 +96,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(upward) = &self.upward {
+            upward.gate.give_up();
+        }
         let host: Cow<'_, str> = match &self.target.host {
             Host::Name(name) => (&**name).into(),
             Host::Address(_) => self.target.host.to_string().into(),

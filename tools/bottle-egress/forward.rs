@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bottle::policy::{Ask, Decision, Reason, Request as Judged};
 use hyper::body::{Body, Incoming};
-use hyper::header::{ACCEPT, CONNECTION, HeaderValue, UPGRADE};
+use hyper::header::{ACCEPT, CONNECTION, EXPECT, HeaderValue, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -69,7 +69,7 @@ pub(crate) async fn handle(
     let (mut parts, body) = request.into_parts();
     outward(&mut parts, uri, upgrade.is_some());
     let checked = dlp::head(&force, rule, &parts)
-        .map(|()| upload(&mut exchange, rule, &parts, body))
+        .map(|()| upload(&mut exchange, rule, &mut parts, body))
         .and_then(|body| inject::add(&force, rule, &mut parts).map(|()| body));
     let body = match checked {
         Ok(body) => body,
@@ -147,13 +147,15 @@ fn outward(parts: &mut Parts, uri: Uri, websocket: bool) {
 }
 
 /// The request's body as it goes out.
-fn upload(exchange: &mut Exchange, rule: usize, parts: &Parts, body: Incoming) -> Upload {
+fn upload(exchange: &mut Exchange, rule: usize, parts: &mut Parts, body: Incoming) -> Upload {
     if body.is_end_stream() {
+        parts.headers.remove(EXPECT);
         return Upload::Empty;
     }
     let upward = exchange.upward.insert(Arc::default()).clone();
     let scan = dlp::body(&exchange.force, rule, parts);
-    Upload::Relayed(Sending { body, scan, upward })
+    let wait = headers::waits(&parts.headers).then(|| upward.gate.shut());
+    Upload::Relayed(Sending { body, scan, upward, wait })
 }
 
 /// The answer as it goes to the client.

@@ -52,8 +52,6 @@ fn named(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
 pub(crate) fn outward(headers: &mut HeaderMap) {
     strip(headers);
     headers.remove(HOST);
-    // The body is read when the server takes it, which is when hyper sends "100 Continue".
-    headers.remove(EXPECT);
 }
 
 /// HTTP/2 may send one `Cookie` in parts, of which servers of HTTP/1 read only the first.
@@ -73,6 +71,11 @@ pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     let asked = headers.get(UPGRADE);
     asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && named(headers).any(|name| name == UPGRADE)
+}
+
+/// Whether the client waits for the server's word before it sends the body.
+pub(crate) fn waits(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// Whether `Host`, if it is there, says the same as the target; it may leave out the port.

@@ -15,6 +15,7 @@ mod dlp;
 mod dns;
 mod exchange;
 mod forward;
+mod gate;
 mod headers;
 mod hello;
 mod inject;

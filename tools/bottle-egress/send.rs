@@ -8,9 +8,10 @@ use bottle::policy::Scheme;
 use h2::Reason;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
-use hyper::header::{HOST, HeaderValue};
+use hyper::ext::on_informational;
+use hyper::header::{EXPECT, HOST, HeaderValue};
 use hyper::http::uri::{self, PathAndQuery, Uri};
-use hyper::{Request, Response, Version};
+use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::timeout;
 
 use crate::body::Upload;
@@ -112,6 +113,16 @@ async fn on(
             if !request.headers().contains_key(HOST) {
                 for_one(&mut request, target);
             }
+            if let Upload::Relayed(sending) = request.body()
+                && sending.wait.is_some()
+            {
+                let upward = sending.upward.clone();
+                on_informational(&mut request, move |interim| {
+                    if interim.status() == StatusCode::CONTINUE {
+                        upward.gate.open();
+                    }
+                });
+            }
             // Host and path have been parsed before, and parse again.
             if by_parent && let Ok(uri) = parent::absolute(target, request.uri()) {
                 *request.uri_mut() = uri;
@@ -150,6 +161,11 @@ fn for_many(request: &mut Request<Upload>, target: &Target) {
         }
     }
     request.headers_mut().remove(HOST);
+    if request.headers_mut().remove(EXPECT).is_some()
+        && let Upload::Relayed(sending) = request.body()
+    {
+        sending.upward.gate.open();
+    }
 }
 
 fn path(uri: &Uri) -> PathAndQuery {

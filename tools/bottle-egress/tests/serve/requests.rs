@@ -1,6 +1,6 @@
 //! Heads: what passes, what stays on its hop, and shapes that smuggle.
 
-use crate::support::Bottle;
+use crate::support::{Bottle, until};
 
 #[test]
 fn headers_of_one_hop_stay_there() {
@@ -64,6 +64,7 @@ fn trailers_pass() {
 fn client_that_waits_for_continue_gets_it() {
     let bottle = Bottle::start();
     let origin = bottle.tls_origin(|e| {
+        e.send("HTTP/1.1 100 Continue\r\n\r\n");
         let body = e.body().unwrap();
         e.answer(&format!("{} bytes", body.len()));
     });
@@ -73,11 +74,59 @@ fn client_that_waits_for_continue_gets_it() {
     assert_eq!(first.line, "HTTP/1.1 100 Continue");
     client.send("body");
     assert_eq!(client.answer(false).unwrap().body, "4 bytes");
-    assert_eq!(origin.seen()[0].header("expect"), None);
+    assert_eq!(origin.seen()[0].header("expect"), Some("100-continue"));
     // One that is denied is told before it sends anything.
     let mut client = bottle.tunnel("origin.test:8443");
     let answer = client.ask(&head.replace("/x", "/secret"));
     assert_eq!(answer.denied(), Some("path"));
+}
+
+#[test]
+fn server_decides_whether_a_body_is_sent() {
+    let bottle = Bottle::start();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = std::sync::Mutex::new(gone);
+    let origin = bottle.tls_origin(move |e| match e.seen.line.split(' ').nth(1).unwrap() {
+        "/ok/refused" => {
+            e.send("HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Basic\r\ncontent-length: 2\r\n\r\nno");
+            // A body would come now; what comes is the end.
+            let mut rest = Vec::new();
+            let _ = std::io::Read::read_to_end(e.stream, &mut rest);
+            assert_eq!(rest, b"");
+            e.close = true;
+        }
+        "/ok/silent" => {
+            let body = e.body().unwrap();
+            e.answer(&format!("{} bytes", body.len()));
+        }
+        _ => {
+            gone.lock().unwrap().recv().unwrap();
+            e.send("HTTP/1.1 100 Continue\r\n\r\n");
+            let body = e.body().unwrap();
+            e.answer(&format!("{} bytes", body.len()));
+        }
+    });
+    let head = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nhost: origin.test:8443\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n"
+        )
+    };
+    let mut client = bottle.tunnel("origin.test:8443");
+    let answer = client.ask(&head("/ok/refused"));
+    assert_eq!((answer.status, &*answer.body), (401, "no"));
+    assert_eq!(answer.header("www-authenticate"), Some("Basic"));
+    // A server that says nothing is not waited for without end.
+    let mut client = bottle.tunnel("origin.test:8443");
+    assert_eq!(client.ask_head(&head("/ok/silent")).line, "HTTP/1.1 100 Continue");
+    client.send("body");
+    assert_eq!(client.answer(false).unwrap().body, "4 bytes");
+    // One that thinks about it is heard before the client is told to go on.
+    client.send(head("/ok/slow"));
+    until("it is asked", || (origin.seen().len() == 3).then_some(()));
+    go.send(()).unwrap();
+    assert_eq!(client.ask_head("").line, "HTTP/1.1 100 Continue");
+    client.send("body");
+    assert_eq!(client.answer(false).unwrap().body, "4 bytes");
 }
 
 #[test]
