@@ -1,4 +1,4 @@
-//! The engine, by its own clients: the only module that starts a program.
+//! The engine, by its own clients.
 //!
 //! Children that change the engine run in a process group of their own, so that Ctrl-C at a
 //! terminal ends the tool but not a half-made call; they inherit the bottle's lock (see
@@ -9,17 +9,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, PipeReader, Read, Seek, Write};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, memfd_create};
 
 use crate::error::{Blame, caller, visible, world};
+use crate::spawn::{self, Group};
 
 /// How long one call of the engine may take before it counts as hung; `$BOTTLE_PATIENCE`, in
 /// seconds, where that is set.
@@ -104,7 +102,7 @@ impl Docker {
     /// Starts a call whose stdout and stderr come as one stream, to be read while it runs: its
     /// output may be larger than memory.
     pub fn stream<S: AsRef<OsStr>>(&self, args: &[S]) -> Result<Stream> {
-        let patience = configured()?;
+        let patience = patience()?;
         let (pipe, writer) = std::io::pipe().world("make a pipe")?;
         let both = writer.try_clone().world("make a pipe")?;
         let (child, _) =
@@ -203,13 +201,8 @@ fn start_with<S: AsRef<OsStr>>(
     env: &[(&str, &str)],
     stdin: Stdio,
 ) -> Result<Call> {
-    let memory = || -> std::io::Result<(File, Stdio)> {
-        let file = File::from(memfd_create("output", MemfdFlags::CLOEXEC)?);
-        let end = file.try_clone()?.into();
-        Ok((file, end))
-    };
-    let (stdout, its_stdout) = memory().world("make a memory file")?;
-    let (stderr, its_stderr) = memory().world("make a memory file")?;
+    let (stdout, its_stdout) = spawn::memory().world("make a memory file")?;
+    let (stderr, its_stderr) = spawn::memory().world("make a memory file")?;
     let (child, what) = spawn(program, args, env, [stdin, its_stdout, its_stderr])?;
     Ok(Call { child, what, said: [stdout, stderr] })
 }
@@ -218,7 +211,7 @@ fn spawn<S: AsRef<OsStr>>(
     program: &Path,
     args: &[S],
     env: &[(&str, &str)],
-    [stdin, stdout, stderr]: [Stdio; 3],
+    ends: [Stdio; 3],
 ) -> Result<(Child, String)> {
     let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
     let verb = args
@@ -227,31 +220,18 @@ fn spawn<S: AsRef<OsStr>>(
         .take_while(|arg| !arg.starts_with('-'))
         .take(2)
         .fold(name.into_owned(), |what, arg| what + " " + &arg);
-    #[expect(clippy::disallowed_methods, reason = "the only spawner")]
-    let mut command = Command::new(program);
-    let child = command
-        .args(args)
-        .envs(env.iter().copied())
-        .stdin(stdin)
-        .stdout(stdout)
-        .stderr(stderr)
-        .process_group(0)
-        .spawn()
-        .world(format!("run '{verb}'"))?;
+    let child =
+        spawn::start(program, args, env, ends, Group::Own).world(format!("run '{verb}'"))?;
     Ok((child, verb))
 }
 
 impl Call {
     /// Waits for the end of the call and gives all of its output, whatever its status.
     pub fn output(self, patience: Duration) -> Result<Output> {
-        let patience = if patience == PATIENCE { configured()? } else { patience };
-        let Self { mut child, what, said } = self;
-        let pid = rustix::process::Pid::from_child(&child);
-        let (done, outcome) = mpsc::channel();
-        std::thread::spawn(move || {
-            let _ = done.send(child.wait());
-        });
-        if let Ok(status) = outcome.recv_timeout(patience) {
+        let patience = if patience == PATIENCE { self::patience()? } else { patience };
+        let Self { child, what, said } = self;
+        let ended = spawn::wait(child, Group::Own, patience).world(format!("wait for '{what}'"))?;
+        if let Some(status) = ended {
             let read = |mut file: File| -> std::io::Result<Vec<u8>> {
                 let mut bytes = Vec::new();
                 file.rewind()?;
@@ -261,14 +241,11 @@ impl Call {
             let [stdout, stderr] = said;
             let what = format!("wait for '{what}'");
             return Ok(Output {
-                status: status.world(&what)?,
+                status,
                 stdout: read(stdout).world(&what)?,
                 stderr: read(stderr).world(&what)?,
             });
         }
-        // Killed by number, because the waiting thread has the child; it has not been waited for
-        // yet, so the number is still its own.
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         Err(world(format!(
             "run '{what}': no answer in {} s: is the engine hung: try 'docker version'",
             patience.as_secs()
@@ -316,7 +293,7 @@ impl Drop for Stream {
 }
 
 /// The patience of `$BOTTLE_PATIENCE`, else the usual one.
-fn configured() -> Result<Duration> {
+pub fn patience() -> Result<Duration> {
     let Some(text) = std::env::var_os("BOTTLE_PATIENCE").filter(|text| !text.is_empty()) else {
         return Ok(PATIENCE);
     };

@@ -13,11 +13,12 @@
 //! - stdout carries the document only; stderr one line, `tool: verb phrase: cause`.
 //! - Exit codes: 0 done, 1 the honest no, 2 the caller's fault, 3 the world's fault.
 //!
-//! The laws of this crate: it knows no tool; type modules do no I/O; only [`docker`] spawns; only
+//! The laws of this crate: it knows no tool; type modules do no I/O; only [`spawn`] spawns; only
 //! [`state`] writes files; only [`mod@run`] prints to stderr or decides an exit code.
 
 pub mod apply;
 pub mod compose;
+pub mod credentials;
 pub mod docker;
 pub mod document;
 pub mod error;
@@ -44,6 +45,7 @@ pub mod seal;
 pub mod secret;
 pub mod serve;
 pub mod source;
+pub mod spawn;
 pub mod state;
 pub mod strict;
 pub mod trust;

@@ -41,6 +41,9 @@ pub const EGRESS: &str = "egress";
 /// The firewall behind egress, where the plan has one.
 pub const PIPELOCK: &str = "pipelock";
 
+/// Where egress, and nobody else, has the values of secrets.
+pub const SECRETS: &str = "/etc/bottle-secrets";
+
 /// The port of egress's proxy on the internal network.
 pub const PROXY_PORT: u16 = 3128;
 

@@ -6,10 +6,8 @@ use anyhow::Result;
 
 /// Refuses a plan that asks for what no sidecar serves yet, naming all of it.
 pub fn check(plan: &Plan) -> Result<()> {
-    let rules = &plan.egress.routes;
     let asked = [
         ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
-        ("egress.routes: inject", rules.iter().any(|rule| rule.inject.is_some())),
         ("git", !plan.git.is_empty()),
         ("pipelock", plan.pipelock.is_some()),
         ("ssh", !plan.ssh.is_empty()),

@@ -5,8 +5,9 @@ use bottle::plan::Plan;
 use bottle::{Blame, no};
 use serde_json::Value;
 
-/// What changes without a restart. The digest and the manifest only say where a plan comes from.
-const LIVE: [&str; 4] = ["digest", "manifest", "egress.routes", "egress.allow"];
+/// What changes without a restart. The digest and the manifest only say where a plan comes from;
+/// secrets are in a plan only as far as something names them, so they come and go with routes.
+const LIVE: [&str; 5] = ["digest", "manifest", "egress.routes", "egress.allow", "secrets"];
 
 /// What cannot change without a restart, but must not hold up a change either: it differs whenever
 /// a `.git` comes or goes, which the agent could bring about to keep its owner from closing a route.

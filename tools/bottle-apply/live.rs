@@ -136,9 +136,7 @@ impl Live {
     /// Writes `routes.yaml` and waits until egress says that it serves by it.
     fn tell(&self, docker: &Docker, bytes: &[u8], sha256: &str, limit: Duration) -> Result<Loaded> {
         state::write(&routes(&self.folder), bytes, self.mode, Some(self.ids))?;
-        let egress = container(&self.record.compose_project, EGRESS);
-        // Where no change of a file is seen, the signal is.
-        docker.text(&["kill", "--signal", "HUP", &egress]).world("tell egress of its new rules")?;
+        self.wake(docker)?;
         let end = Instant::now() + limit;
         loop {
             let said = report::loaded(&self.folder, EGRESS)?;
@@ -154,10 +152,27 @@ impl Live {
                 return Ok(said);
             }
             if Instant::now() > end {
-                return Err(silent(&self.record, limit));
+                return Err(silent(self, "serves by its new rules", limit));
             }
             std::thread::sleep(TICK);
         }
+    }
+
+    /// Lets egress look at its files: where no change of one is seen, the signal is.
+    pub(crate) fn wake(&self, docker: &Docker) -> Result<()> {
+        let egress = container(&self.record.compose_project, EGRESS);
+        docker.text(&["kill", "--signal", "HUP", &egress]).map(drop).world("wake egress")
+    }
+
+    /// Refuses a copy of the plan that is not the one that was started: commands are run by it.
+    pub(crate) fn check_plan(&self) -> Result<()> {
+        self.plan.check_seal().world("read 'plan.json'")?;
+        if self.plan.digest == self.record.plan {
+            return Ok(());
+        }
+        Err(world(
+            "read 'plan.json': 'metadata.json' names another plan: stop the bottle and start it anew",
+        ))
     }
 
     /// Notes in the bottle's folder which plan is in force.
@@ -182,10 +197,11 @@ fn routes(folder: &Path) -> PathBuf {
     folder.join(EGRESS).join("conf/routes.yaml")
 }
 
-fn silent(record: &Record, limit: Duration) -> Error {
+/// Egress did not say in time that it does something.
+pub(crate) fn silent(live: &Live, what: &str, limit: Duration) -> Error {
     world(format!(
-        "egress did not say in {} s that it serves by its new rules: see 'bottle logs {}'",
+        "egress did not say in {} s that it {what}: see 'bottle logs {}'",
         limit.as_secs(),
-        record.slug
+        live.record.slug
     ))
 }

@@ -3,6 +3,7 @@
 mod args;
 mod change;
 mod live;
+mod refresh;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bottle::apply::Apply;
 use bottle::docker::Docker;
 use bottle::plan::Plan;
 use bottle::run::say;
+use bottle::spawn::Group;
 use bottle::state::State;
 use bottle::{Document, no, serve};
 
@@ -28,6 +30,15 @@ fn main() -> ExitCode {
 }
 
 fn apply(args: &Args) -> Result<()> {
+    let limit = Duration::from_secs(args.timeout);
+    match &args.refresh_secrets {
+        None => change(limit),
+        Some(slug) if args.follow => refresh::follow(&State::find()?, slug, limit),
+        Some(slug) => refresh::once(&State::find()?, slug, limit, Group::Ours),
+    }
+}
+
+fn change(limit: Duration) -> Result<()> {
     let mut doc = Document::from_stdin()?;
     let plan: Plan = doc.need("plan")?;
     plan.check_seal()?;
@@ -48,7 +59,7 @@ fn apply(args: &Args) -> Result<()> {
     }
     live.keeps_pipelock(&plan)?;
     let next = live.next(&plan)?;
-    let limit = Duration::from_secs(args.timeout);
+    refresh::add(&folder, &live.plan, &plan)?;
     if let Some(said) = live.serves(&next)? {
         live.note(&plan, said.generation)?;
         return pass(&mut doc, &Apply { ms: 0, generation: said.generation, sha256: said.sha256 });
@@ -56,7 +67,12 @@ fn apply(args: &Args) -> Result<()> {
     let docker = Docker::find()?;
     let section = live.put(&docker, &next, limit)?;
     let done = live.note(&plan, section.generation).and_then(|()| pass(&mut doc, &section));
-    done.inspect_err(|_| live.back(&docker, limit))
+    done.inspect_err(|_| live.back(&docker, limit))?;
+    // The rules are in force: that a value is left which none of them adds is no failure of theirs.
+    if let Err(error) = refresh::drop_unused(&folder, &plan) {
+        say(TOOL, &format!("warning: {error:#}"));
+    }
+    Ok(())
 }
 
 /// Passes the document on. A section that says the same already stays as it is.

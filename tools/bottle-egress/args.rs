@@ -38,7 +38,10 @@ pub(crate) struct Serve {
     /// Folder with routes.yaml, ca.pem, ca-key.pem and perhaps roots.pem; watched
     #[arg(long, value_name = "FOLDER", default_value = "/etc/bottle")]
     pub(crate) conf: PathBuf,
-    /// Folder for loaded.json and decisions.jsonl
+    /// Folder with secrets.json, the values that rules add to requests; watched
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/bottle-secrets")]
+    pub(crate) secrets: PathBuf,
+    /// Folder for loaded.json, secrets.json and decisions.jsonl
     #[arg(long, value_name = "FOLDER", default_value = "/run/bottle")]
     pub(crate) run: PathBuf,
     /// Name server to ask in place of those of /etc/resolv.conf

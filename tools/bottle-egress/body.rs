@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use crate::dlp::Scan;
 use crate::exchange::{Exchange, Upward};
 use crate::gate::Wait;
+use crate::mask::Mask;
 
 /// What an answer carries.
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
@@ -26,8 +27,80 @@ pub(crate) enum Answer {
 /// A server's body; when it ends the connection goes back to the pool, and if it is left before,
 /// the connection ends with it.
 pub(crate) struct Relayed {
-    pub(crate) body: Incoming,
-    pub(crate) exchange: Option<Exchange>,
+    body: Incoming,
+    exchange: Option<Exchange>,
+    /// Hides the credential that was added to the request.
+    mask: Option<Mask>,
+    /// Trailers that wait for what the mask holds back.
+    trailers: Option<Frame<Bytes>>,
+}
+
+type Polled = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
+
+impl Relayed {
+    pub(crate) fn new(body: Incoming, mut exchange: Exchange) -> Self {
+        let mask = exchange.added.as_mut().and_then(|added| added.mask.take());
+        Self { body, exchange: Some(exchange), mask, trailers: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Polled {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let ended = match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(exchange)) = (frame.data_ref(), &mut self.exchange) {
+                    *exchange.received.get_mut() += data.len() as u64;
+                }
+                self.body.is_end_stream()
+            }
+            _ => false,
+        };
+        if ended && let Some(exchange) = self.exchange.take() {
+            exchange.end();
+        }
+        polled
+    }
+
+    /// The same, masked.
+    fn poll_masked(&mut self, cx: &mut Context<'_>) -> Polled {
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        let (frame, rest) = loop {
+            let frame = match self.poll(cx) {
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(frame) => frame.and_then(Result::ok),
+                Poll::Pending => return Poll::Pending,
+            };
+            let Some(mask) = &mut self.mask else { return Poll::Ready(frame.map(Ok)) };
+            match frame.map(Frame::into_data) {
+                None => break (None, mask.rest()),
+                Some(Ok(data)) => {
+                    let data = mask.pass(&data);
+                    // All of it may be held back.
+                    if !data.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                }
+                Some(Err(mut frame)) => {
+                    if let Some(trailers) = frame.trailers_mut() {
+                        mask.headers(trailers);
+                    }
+                    break (Some(frame), mask.rest());
+                }
+            }
+        };
+        if rest.is_empty() {
+            return Poll::Ready(frame.map(Ok));
+        }
+        self.trailers = frame;
+        Poll::Ready(Some(Ok(Frame::data(rest))))
+    }
+
+    /// Whether nothing comes any more.
+    fn is_end(&self) -> bool {
+        self.mask.is_none() && self.body.is_end_stream()
+    }
 }
 
 impl Body for Answer {
@@ -40,32 +113,15 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Relayed(relayed) => {
-                let polled = Pin::new(&mut relayed.body).poll_frame(cx);
-                let ended = match &polled {
-                    Poll::Ready(None) => true,
-                    Poll::Ready(Some(Ok(frame))) => {
-                        if let (Some(data), Some(exchange)) =
-                            (frame.data_ref(), &mut relayed.exchange)
-                        {
-                            *exchange.received.get_mut() += data.len() as u64;
-                        }
-                        relayed.body.is_end_stream()
-                    }
-                    _ => false,
-                };
-                if ended && let Some(exchange) = relayed.exchange.take() {
-                    exchange.end();
-                }
-                polled
-            }
+            Self::Relayed(relayed) if relayed.mask.is_some() => relayed.poll_masked(cx),
+            Self::Relayed(relayed) => relayed.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Own(bytes) => bytes.is_none(),
-            Self::Relayed(relayed) => relayed.body.is_end_stream(),
+            Self::Relayed(relayed) => relayed.is_end(),
         }
     }
 

@@ -1,9 +1,10 @@
 //! The configuration folder: what is in force, and how it is read.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use anyhow::Result;
+use bottle::credentials::Told;
 use bottle::error::{Blame, caller};
 use bottle::policy::{Policy, Routes};
 use bottle::state;
@@ -13,6 +14,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::ca::Ca;
 use crate::pool::Pool;
+use crate::secrets::Secrets;
 use crate::tls;
 
 /// The largest `routes.yaml`.
@@ -21,9 +23,11 @@ const MAX_ROUTES: u64 = 32 << 20;
 /// All that a decision and its dial depend on, so that a change comes into force at one moment.
 pub(crate) struct Force {
     /// The rules.
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     /// SHA-256 of the bytes they came from.
     pub(crate) sha256: String,
+    /// What rules may add to requests.
+    pub(crate) secrets: Arc<Secrets>,
     /// How upstream servers are verified.
     pub(crate) upstream: Arc<ClientConfig>,
     /// Idle connections to them; they end with the policy that they were made under.
@@ -35,7 +39,10 @@ pub(crate) struct Force {
 /// The folder, and what of it is in force.
 pub(crate) struct Conf {
     folder: PathBuf,
+    secrets: PathBuf,
     force: RwLock<Arc<Force>>,
+    /// Why the `secrets.json` that is there is not taken.
+    untaken: Mutex<Option<String>>,
 }
 
 /// What a look at the folder led to.
@@ -55,25 +62,47 @@ pub(crate) enum Look {
 
 impl Conf {
     /// Reads the folder for the first time; with it the CA, which stays.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Ca)> {
+    pub(crate) fn open(folder: &Path, secrets: &Path) -> Result<(Self, Ca)> {
         let text = |name: &str| {
             std::fs::read_to_string(folder.join(name)).caller(format!("read '{name}'"))
         };
         let ca = Ca::load(&text("ca.pem")?, &text("ca-key.pem")?)?;
         let bytes = read_routes(folder).caller("read 'routes.yaml'")?;
-        let force = build(folder, &bytes, None).caller("take 'routes.yaml'")?;
-        Ok((Self { folder: folder.to_owned(), force: RwLock::new(Arc::new(force)) }, ca))
+        let force = build(folder, &bytes, None, Arc::default()).caller("take 'routes.yaml'")?;
+        let conf = Self {
+            folder: folder.to_owned(),
+            secrets: secrets.to_owned(),
+            force: RwLock::new(Arc::new(force)),
+            untaken: Mutex::default(),
+        };
+        // With the secrets.
+        conf.look();
+        Ok((conf, ca))
     }
 
     /// What is in force now.
     pub(crate) fn force(&self) -> Arc<Force> {
         // Nothing panics while it holds the lock, which only swaps one pointer.
-        self.force.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.force.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the folder again and puts into force what is valid.
     pub(crate) fn look(&self) -> Look {
         let now = self.force();
+        // First, so that new rules find the secrets that were written before them.
+        let secrets = self.secrets(&now.secrets);
+        let now = if Arc::ptr_eq(&secrets, &now.secrets) {
+            now
+        } else {
+            self.put(Force {
+                policy: now.policy.clone(),
+                sha256: now.sha256.clone(),
+                secrets,
+                upstream: now.upstream.clone(),
+                pool: Pool::default(),
+                roots: now.roots.clone(),
+            })
+        };
         let bytes = match read_routes(&self.folder) {
             Ok(bytes) => bytes,
             Err(error) => return Look::Refused { sha256: String::new(), error },
@@ -83,38 +112,65 @@ impl Conf {
         if sha256 == now.sha256 && roots.as_ref().is_ok_and(|roots| *roots == now.roots) {
             return Look::Same;
         }
-        match build(&self.folder, &bytes, Some(&now)) {
-            Ok(force) => {
-                let force = Arc::new(force);
-                *self.force.write().unwrap_or_else(std::sync::PoisonError::into_inner) =
-                    force.clone();
-                Look::New(force)
-            }
+        match build(&self.folder, &bytes, Some(&now), now.secrets.clone()) {
+            Ok(force) => Look::New(self.put(force)),
             Err(error) => Look::Refused { sha256, error },
+        }
+    }
+
+    fn put(&self, force: Force) -> Arc<Force> {
+        let force = Arc::new(force);
+        *self.force.write().unwrap_or_else(PoisonError::into_inner) = force.clone();
+        force
+    }
+
+    /// The secrets that are there now: the same ones where they have not changed, or cannot be read.
+    fn secrets(&self, before: &Arc<Secrets>) -> Arc<Secrets> {
+        let read = Secrets::read(&self.secrets, before);
+        let untaken = read.as_ref().err().map(|error| format!("{error:#}"));
+        *self.untaken.lock().unwrap_or_else(PoisonError::into_inner) = untaken;
+        read.ok().flatten().map_or_else(|| before.clone(), Arc::new)
+    }
+
+    /// What is to be told of the secrets in use.
+    pub(crate) fn told(&self) -> Told {
+        let force = self.force();
+        let rules = &force.policy.routes().routes;
+        let names = rules.iter().filter_map(|rule| rule.inject.as_ref().map(|it| &it.secret));
+        Told {
+            generation: force.secrets.generation,
+            refused: self.untaken.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            secrets: names.map(|name| (name.clone(), force.secrets.standing(name))).collect(),
         }
     }
 }
 
 /// The policy that the bytes of a `routes.yaml` mean, if this version can serve it.
 pub(crate) fn policy(bytes: &[u8]) -> Result<Policy> {
-    let policy = Policy::new(Routes::parse(bytes)?)?;
-    for (at, rule) in policy.routes().routes.iter().enumerate() {
-        if rule.inject.is_some() {
-            return Err(caller(format!("routes[{at}]: 'inject' is not served by this version")));
-        }
-    }
-    Ok(policy)
+    Policy::new(Routes::parse(bytes)?)
 }
 
-fn build(folder: &Path, bytes: &[u8], before: Option<&Force>) -> Result<Force> {
-    let policy = policy(bytes)?;
+fn build(
+    folder: &Path,
+    bytes: &[u8],
+    before: Option<&Force>,
+    secrets: Arc<Secrets>,
+) -> Result<Force> {
+    let policy = Arc::new(policy(bytes)?);
     let roots = read_roots(folder)?;
     let upstream = match before {
         // Keeps the session tickets.
         Some(before) if before.roots == roots => before.upstream.clone(),
         _ => Arc::new(tls::upstream(trusted(&roots)?)?),
     };
-    Ok(Force { policy, sha256: state::sha256_hex(bytes), upstream, pool: Pool::default(), roots })
+    Ok(Force {
+        policy,
+        sha256: state::sha256_hex(bytes),
+        secrets,
+        upstream,
+        pool: Pool::default(),
+        roots,
+    })
 }
 
 /// The roots of `roots.pem`, or Mozilla's where there are none.

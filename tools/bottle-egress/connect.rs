@@ -26,9 +26,7 @@ pub(crate) fn handle(session: &Arc<Session>, mut request: Request<Incoming>) -> 
     let force = session.egress.conf.force();
     let authority = request.uri().authority().map_or("", |authority| authority.as_str());
     let refuse = |reason, why: String| {
-        let generation = force.policy.routes().generation;
-        let mut line =
-            journal::line(Kind::Connect, session.client, "CONNECT", authority, generation);
+        let mut line = journal::line(Kind::Connect, session.client, "CONNECT", authority, &force);
         (line.reason, line.status) = (Some(reason), Some(403));
         session.egress.journal.record(&line);
         let asked = format!("CONNECT {authority}");

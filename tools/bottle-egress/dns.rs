@@ -91,9 +91,8 @@ fn respond(egress: &Egress, meter: &Meter, client: SocketAddr, packet: &[u8]) ->
     }
     if meter.admits() {
         let client = IpAddr::to_canonical(&client.ip());
-        let generation = force.policy.routes().generation;
         let kind = type_name(question.kind);
-        let mut line = journal::line(Kind::Dns, client, kind, &*question.name, generation);
+        let mut line = journal::line(Kind::Dns, client, kind, &*question.name, &force);
         line.reason = Some(Reason::Dns);
         egress.journal.record(&line);
     } else {

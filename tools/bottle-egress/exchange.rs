@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use bottle::host::Host;
 use bottle::policy::{Decision, Kind, Reason};
@@ -13,6 +14,7 @@ use hyper::{Method, Uri};
 
 use crate::conf::Force;
 use crate::gate::Gate;
+use crate::inject::Added;
 use crate::journal;
 use crate::pool::{Sender, Target, Upstream};
 use crate::proxy::Session;
@@ -49,8 +51,11 @@ pub(crate) struct Exchange {
     pub(crate) received: AtomicU64,
     /// The connection to the server, while this exchange has it to itself.
     pub(crate) upstream: Option<Upstream>,
+    /// The credential that was added to the request.
+    pub(crate) added: Option<Added>,
     /// When it was decided, RFC 3339.
     time: String,
+    begun: Instant,
 }
 
 impl Exchange {
@@ -73,7 +78,9 @@ impl Exchange {
             upward: None,
             received: AtomicU64::new(0),
             upstream: None,
+            added: None,
             time: record::now(),
+            begun: Instant::now(),
         }
     }
 
@@ -103,15 +110,18 @@ impl Drop for Exchange {
             Host::Name(name) => (&**name).into(),
             Host::Address(_) => self.target.host.to_string().into(),
         };
-        let generation = self.force.policy.routes().generation;
         let (client, method) = (self.session.client, self.method.as_str());
         let time = std::mem::take(&mut self.time);
-        let mut line = journal::line_of(time, Kind::Http, client, method, host, generation);
+        let mut line = journal::line_of(time, Kind::Http, client, method, host, &self.force);
         journal::decided(&mut line, self.decision);
         line.scheme = Some(self.target.scheme);
         line.port = Some(self.target.port);
         line.path = Some(self.uri.path().into());
         (line.address, line.status) = (self.address, self.status);
+        let sent = self.upward.as_ref().map(|upward| upward.bytes.load(Ordering::Relaxed));
+        line.sent = sent.unwrap_or_default();
+        line.received = self.received.load(Ordering::Relaxed);
+        line.duration_us = self.begun.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
         self.session.egress.journal.record(&line);
     }
 }

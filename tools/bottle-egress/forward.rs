@@ -16,6 +16,8 @@ use crate::dlp;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::inject;
+use crate::journal;
+use crate::mask;
 use crate::parent::{self, Trouble};
 use crate::place::{self, Stray};
 use crate::proxy::Session;
@@ -64,13 +66,19 @@ pub(crate) async fn handle(
         }
     };
     let accept = request.headers().get(ACCEPT).cloned();
+    if session.egress.journal.refuses(force.policy.routes().audit) {
+        return refused(exchange, &journal::unwritten(), accept.as_ref());
+    }
     let upgrade =
         headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     outward(&mut parts, uri, upgrade.is_some());
     let checked = dlp::head(&force, rule, &parts)
         .map(|()| upload(&mut exchange, rule, &mut parts, body))
-        .and_then(|body| inject::add(&force, rule, &mut parts).map(|()| body));
+        .and_then(|body| {
+            exchange.added = inject::add(&force, rule, &mut parts)?;
+            Ok(body)
+        });
     let body = match checked {
         Ok(body) => body,
         Err(refusal) => return refused(exchange, &refusal, accept.as_ref()),
@@ -122,7 +130,6 @@ fn refused(
         Decision::Deny { nearest, .. } => nearest,
     };
     exchange.refuse(refusal.reason, nearest);
-    exchange.status = Some(403);
     let asked = format!(
         "{} {}://{}{}",
         exchange.method,
@@ -131,7 +138,9 @@ fn refused(
         exchange.uri.path()
     );
     let explanation = exchange.force.policy.refusal(refusal.reason, asked, refusal.why.clone());
-    reply::denied(&explanation, accept)
+    let response = reply::refused(&explanation, accept);
+    exchange.status = Some(response.status().as_u16());
+    response
 }
 
 /// The request's head as it goes out: the path as it was judged, no header of this hop. The host is
@@ -160,20 +169,31 @@ fn upload(exchange: &mut Exchange, rule: usize, parts: &mut Parts, body: Incomin
 
 /// The answer as it goes to the client.
 fn inward(
-    exchange: Exchange,
+    mut exchange: Exchange,
     mut response: Response<Incoming>,
     upgrade: Option<OnUpgrade>,
 ) -> Response<Answer> {
+    if let Some(added) = &exchange.added {
+        added.answered(response.status().as_u16());
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::switched(exchange, response, upgrade);
     }
     headers::strip(response.headers_mut());
     *response.version_mut() = Version::HTTP_11;
+    if let Some(mask) = exchange.added.as_ref().and_then(|added| added.mask.as_ref()) {
+        if !mask::can_mask(response.headers()) {
+            let response = reply::unmaskable();
+            exchange.status = Some(response.status().as_u16());
+            return response;
+        }
+        mask.headers(response.headers_mut());
+    }
     response.map(|body| {
         if body.is_end_stream() {
             exchange.end();
             return Answer::Own(None);
         }
-        Answer::Relayed(Relayed { body, exchange: Some(exchange) })
+        Answer::Relayed(Relayed::new(body, exchange))
     })
 }

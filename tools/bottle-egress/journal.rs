@@ -3,7 +3,8 @@
 //! Whoever decides only appends to a buffer; a thread of its own writes. An agent that asks without
 //! end fills neither memory nor disk: the buffer is bounded, and lines that do not fit are counted
 //! in the next one (`dropped`); the file is rotated, and the oldest of [`FILES`] is given up aloud.
-//! [`Journal::close`] writes what is left.
+//! What cannot be written is kept and tried again, and meanwhile [`Journal::refuses`] what the plan
+//! does not let pass unwritten. [`Journal::close`] writes what is left.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -11,16 +12,20 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Result;
 use bottle::error::Blame;
-use bottle::policy::{Decision, DecisionLine, Kind, Verdict};
+use bottle::policy::{Audit, Decision, DecisionLine, Kind, Reason, Verdict};
 use bottle::record;
 use bottle::run::say;
 use rustix::fs::OFlags;
+
+use crate::conf::Force;
+use crate::reply::Refusal;
 
 /// The size at which a file is full.
 const FULL: u64 = 16 << 20;
@@ -28,8 +33,14 @@ const FULL: u64 = 16 << 20;
 /// Files that are kept, the current one included.
 const FILES: u32 = 4;
 
-/// The largest buffer.
+/// The buffer that counts as full.
 const BUFFER: usize = 4 << 20;
+
+/// What is left beyond it for lines of exchanges that had been let through before it was full.
+const SPARE: usize = 8 << 20;
+
+/// Between two tries to write what could not be written.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How long lines are gathered before they are written.
 const GATHER: Duration = Duration::from_millis(50);
@@ -40,9 +51,9 @@ pub(crate) fn line<'a>(
     client: IpAddr,
     method: impl Into<Cow<'a, str>>,
     host: impl Into<Cow<'a, str>>,
-    generation: u64,
+    force: &'a Force,
 ) -> DecisionLine<'a> {
-    line_of(record::now(), kind, client, method, host, generation)
+    line_of(record::now(), kind, client, method, host, force)
 }
 
 /// The same about another time, RFC 3339.
@@ -52,7 +63,7 @@ pub(crate) fn line_of<'a>(
     client: IpAddr,
     method: impl Into<Cow<'a, str>>,
     host: impl Into<Cow<'a, str>>,
-    generation: u64,
+    force: &'a Force,
 ) -> DecisionLine<'a> {
     DecisionLine {
         time: time.into(),
@@ -69,9 +80,19 @@ pub(crate) fn line_of<'a>(
         nearest: None,
         address: None,
         status: None,
-        generation,
+        sent: 0,
+        received: 0,
+        duration_us: 0,
+        generation: force.policy.routes().generation,
+        policy: force.sha256.as_str().into(),
         dropped: None,
     }
+}
+
+/// The refusal of what [`Journal::refuses`].
+pub(crate) fn unwritten() -> Refusal {
+    let why = "decisions cannot be written down at the moment, and nothing leaves without: the disk of the host may be full: try again";
+    Refusal { reason: Reason::Audit, why: why.to_owned() }
 }
 
 /// Writes a decision into its line.
@@ -94,6 +115,10 @@ pub(crate) struct Journal {
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// Whether the last try to write failed.
+    failing: AtomicBool,
+    /// Whether the buffer counts as full.
+    full: AtomicBool,
 }
 
 #[derive(Default)]
@@ -124,10 +149,24 @@ impl Journal {
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
-    /// Records one decision.
+    /// Whether a new request has to be refused, because its line could be lost.
+    pub(crate) fn refuses(&self, audit: Audit) -> bool {
+        audit == Audit::Deny
+            && (self.shared.failing.load(Ordering::Relaxed)
+                || self.shared.full.load(Ordering::Relaxed))
+    }
+
+    /// Records one decision. Never waits for the disk.
     pub(crate) fn record(&self, line: &DecisionLine<'_>) {
         let mut state = self.shared.lock();
+        let room = match line.decision {
+            Verdict::Allow => BUFFER + SPARE,
+            Verdict::Deny => BUFFER,
+        };
         if state.buffer.len() >= BUFFER {
+            self.shared.full.store(true, Ordering::Relaxed);
+        }
+        if state.buffer.len() >= room {
             state.dropped += 1;
             return;
         }
@@ -166,26 +205,31 @@ impl Journal {
 /// The writer's life.
 fn write_on(shared: &Shared, disk: &mut Disk) {
     let mut lines = Vec::new();
-    let mut complained = false;
     loop {
         let mut state = shared.lock();
         while state.buffer.is_empty() && !state.done {
             state = shared.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let done = state.done;
         std::mem::swap(&mut lines, &mut state.buffer);
+        shared.full.store(false, Ordering::Relaxed);
+        let mut done = state.done;
         drop(state);
-        match disk.append(&lines) {
-            Ok(()) => complained = false,
-            Err(error) => {
-                shared.lock().dropped += lines.split(|byte| *byte == b'\n').skip(1).count() as u64;
-                if !std::mem::replace(&mut complained, true) {
-                    say(
-                        "bottle-egress",
-                        &format!("write 'decisions.jsonl': {error}: decisions are lost"),
-                    );
-                }
+        while let Err(error) = disk.append(&lines) {
+            if !shared.failing.swap(true, Ordering::Relaxed) {
+                let text = format!("write 'decisions.jsonl': {error}: trying again");
+                say("bottle-egress", &text);
             }
+            if done {
+                let lost = lines.split(|byte| *byte == b'\n').skip(1).count();
+                say("bottle-egress", &format!("end: {lost} decisions could not be written"));
+                return;
+            }
+            let state = shared.lock();
+            let woken = shared.wake.wait_timeout_while(state, AGAIN, |state| !state.done);
+            done = woken.unwrap_or_else(PoisonError::into_inner).0.done;
+        }
+        if shared.failing.swap(false, Ordering::Relaxed) {
+            say("bottle-egress", "write 'decisions.jsonl': it can be written again");
         }
         lines.clear();
         // The buffers of a burst are not kept for ever.
@@ -254,12 +298,13 @@ impl Disk {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "a test has a folder of its own")]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
 
     fn line(host: &str) -> DecisionLine<'_> {
-        super::line(Kind::Connect, Ipv4Addr::LOCALHOST.into(), "CONNECT", host, 1)
+        let text = r#"{"time":"","kind":"connect","client":"127.0.0.1","method":"CONNECT","host":"",
+            "decision":"deny","sent":0,"received":0,"duration_us":0,"generation":1,"policy":""}"#;
+        let line: DecisionLine<'_> = serde_json::from_str(text).unwrap();
+        DecisionLine { host: host.into(), ..line }
     }
 
     fn folder(name: &str) -> PathBuf {
@@ -286,6 +331,35 @@ mod tests {
         let lines: Vec<DecisionLine<'_>> =
             text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!((lines[0].dropped, lines[1].dropped), (Some(7 - kept), None));
+    }
+
+    #[test]
+    fn full_queue_refuses_what_comes_and_has_room_for_what_is_under_way() {
+        let journal = Journal { shared: Arc::default(), writer: Mutex::default() };
+        let long = "x".repeat(1 << 20);
+        assert!(!journal.refuses(Audit::Deny));
+        for _ in 0..5 {
+            journal.record(&line(&long));
+        }
+        assert!(journal.refuses(Audit::Deny));
+        // The plan may let them pass.
+        assert!(!journal.refuses(Audit::Allow));
+        let kept = journal.shared.lock().buffer.len();
+        journal.record(&line("refused"));
+        let (length, dropped) = {
+            let state = journal.shared.lock();
+            (state.buffer.len(), state.dropped)
+        };
+        assert_eq!((length, dropped), (kept, 2));
+        let under_way = DecisionLine { decision: Verdict::Allow, ..line("under way") };
+        journal.record(&under_way);
+        assert!(journal.shared.lock().buffer.len() > kept);
+        // Not without end.
+        for _ in 0..20 {
+            journal.record(&DecisionLine { host: long.as_str().into(), ..under_way.clone() });
+        }
+        assert!(journal.shared.lock().buffer.len() < BUFFER + SPARE + (2 << 20));
+        assert!(journal.shared.lock().dropped > 0);
     }
 
     #[test]

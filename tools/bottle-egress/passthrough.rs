@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bottle::host::request_host;
 use bottle::policy::{Decision, Kind, Reason};
@@ -37,17 +38,20 @@ struct Passage {
     sent: AtomicU64,
     received: AtomicU64,
     time: String,
+    begun: Instant,
 }
 
 impl Drop for Passage {
     fn drop(&mut self) {
         let host = self.target.host.to_string();
-        let generation = self.force.policy.routes().generation;
         let time = std::mem::take(&mut self.time);
         let client = self.session.client;
-        let mut line = journal::line_of(time, Kind::Connect, client, "CONNECT", host, generation);
+        let mut line = journal::line_of(time, Kind::Connect, client, "CONNECT", host, &self.force);
         (line.port, line.address) = (Some(self.target.port), self.address);
         journal::decided(&mut line, self.decision);
+        line.sent = self.sent.load(Ordering::Relaxed);
+        line.received = self.received.load(Ordering::Relaxed);
+        line.duration_us = self.begun.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
         self.session.egress.journal.record(&line);
     }
 }
@@ -69,8 +73,14 @@ pub(crate) async fn serve(
         sent: AtomicU64::new(0),
         received: AtomicU64::new(0),
         time: bottle::record::now(),
+        begun: Instant::now(),
         force,
     };
+    if session.egress.journal.refuses(passage.force.policy.routes().audit) {
+        passage.decision = Decision::Deny { reason: Reason::Audit, nearest: Some(rule) };
+        let _ = client.write_all(DENIED).await;
+        return;
+    }
     let asked = timeout(PATIENCE, hello(&mut client, &mut first)).await;
     let Ok(asked) = asked else { return };
     if let Err(reason) = asked.and_then(|hello| agrees(&hello, &target)) {

@@ -104,9 +104,8 @@ pub(crate) fn stray(
         (None, None) => String::new(),
     };
     host.truncate(host.floor_char_boundary(WRITTEN));
-    let generation = force.policy.routes().generation;
     let method = request.method().as_str();
-    let mut line = journal::line(Kind::Http, session.client, method, &*host, generation);
+    let mut line = journal::line(Kind::Http, session.client, method, &*host, force);
     line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
     line.port = target.map(|target| target.port);
     line.path = Some(path.into());
@@ -129,8 +128,7 @@ pub(crate) fn malformed(
         tunnel.used.store(true, Ordering::Relaxed);
     }
     let host = target.map(|target| target.host.to_string()).unwrap_or_default();
-    let generation = force.policy.routes().generation;
-    let mut line = journal::line(Kind::Http, session.client, "", &*host, generation);
+    let mut line = journal::line(Kind::Http, session.client, "", &*host, &force);
     line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
     line.port = target.map(|target| target.port);
     let status = match why {

@@ -2,7 +2,7 @@
 
 use bottle::policy::{Explanation, Reason};
 use bytes::Bytes;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 
 use crate::body::Answer;
@@ -42,6 +42,27 @@ pub(crate) fn denied(explanation: &Explanation, accept: Option<&HeaderValue>) ->
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     headers.insert("x-bottle-denied", HeaderValue::from_static(explanation.reason.as_str()));
+    response
+}
+
+/// A refusal of what a rule allows: 503 where the cause passes by itself, else 403.
+pub(crate) fn refused(explanation: &Explanation, accept: Option<&HeaderValue>) -> Response<Answer> {
+    let mut response = denied(explanation, accept);
+    if explanation.reason == Reason::Audit {
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// 502: an answer that cannot be searched for the credential that it must not show.
+pub(crate) fn unmaskable() -> Response<Answer> {
+    let mut response = text(
+        StatusCode::BAD_GATEWAY,
+        "bottle-egress does not pass this answer on: the rule masks a credential in it \
+         ('inject.mask'), and the server has encoded it all the same\n",
+    );
+    response.headers_mut().insert("x-bottle-error", HeaderValue::from_static("mask"));
     response
 }
 

@@ -33,7 +33,7 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
     // Before anything else: PID 1 has no default for signals that it does not handle.
     let mut term = signal(SignalKind::terminate()).world("take SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).world("take SIGINT")?;
-    let (conf, ca) = Conf::open(&args.conf)?;
+    let (conf, ca) = Conf::open(&args.conf, &args.secrets)?;
     let conf = Arc::new(conf);
     let listener =
         TcpListener::bind(args.listen).await.world(format!("listen on {}", args.listen))?;
@@ -55,7 +55,7 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
         tokio::spawn(dns::tcp(egress.clone(), tcp));
     }
     let (lanes, threads) = Lanes::start(&egress).world("start")?;
-    let watch = Watch::start(conf, &args.conf, &args.run)?;
+    let watch = Watch::start(conf, [&args.conf, &args.secrets], &args.run)?;
     tokio::select! {
         () = proxy::accept(lanes, listener) => {}
         () = watch.run() => {}

@@ -140,8 +140,8 @@ fn within(outer: &Arc<Session>, target: Arc<Target>, mismatch: Option<String>) -
 /// Records a CONNECT that no request came of.
 pub(crate) fn record(session: &Session, target: &Target, decision: Decision, status: Option<u16>) {
     let host = target.host.to_string();
-    let generation = session.egress.conf.force().policy.routes().generation;
-    let mut line = journal::line(Kind::Connect, session.client, "CONNECT", host, generation);
+    let force = session.egress.conf.force();
+    let mut line = journal::line(Kind::Connect, session.client, "CONNECT", host, &force);
     (line.port, line.status) = (Some(target.port), status);
     journal::decided(&mut line, decision);
     session.egress.journal.record(&line);

@@ -1,4 +1,5 @@
-//! Watches the configuration folder and tells in `loaded.json` what is in force.
+//! Watches the folders of configuration and secrets, and tells in `loaded.json` what is in force and
+//! in `secrets.json` how the secrets are.
 //!
 //! inotify says at once when a file is renamed into the folder. A uid has few inotify instances, and
 //! any container of that uid may use them up: without one the folder is looked at every 100 ms. Once
@@ -9,15 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
+use bottle::credentials::Told;
 use bottle::error::{Blame, visible};
 use bottle::policy::{Loaded, Refused};
 use bottle::run::say;
 use bottle::{record, state};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::conf::{Conf, Force, Look};
+use crate::secrets;
 
 /// Between two looks, with and without inotify.
 const SLOW: Duration = Duration::from_secs(1);
@@ -26,20 +30,22 @@ const FAST: Duration = Duration::from_millis(100);
 /// The folder's watcher and the teller of `loaded.json`.
 pub(crate) struct Watch {
     conf: Arc<Conf>,
-    folder: PathBuf,
-    told: PathBuf,
+    folders: [PathBuf; 2],
+    run: PathBuf,
     loaded: Loaded,
+    secrets: Option<Told>,
     hup: Signal,
 }
 
 impl Watch {
     /// Tells what is in force; called once the listeners are bound.
-    pub(crate) fn start(conf: Arc<Conf>, folder: &Path, run: &Path) -> Result<Self> {
-        let told = run.join("loaded.json");
+    pub(crate) fn start(conf: Arc<Conf>, folders: [&Path; 2], run: &Path) -> Result<Self> {
         let loaded = loaded(&conf.force());
         // Whoever has read `loaded.json` may send it.
         let hup = signal(SignalKind::hangup()).world("take SIGHUP")?;
-        let watch = Self { conf, folder: folder.to_owned(), told, loaded, hup };
+        let (folders, run) = (folders.map(Path::to_owned), run.to_owned());
+        let mut watch = Self { conf, folders, run, loaded, secrets: None, hup };
+        watch.tell_secrets()?;
         watch.tell()?;
         Ok(watch)
     }
@@ -55,10 +61,14 @@ impl Watch {
                 () = told(changed.as_deref()) => true,
                 _ = tick.tick() => false,
             };
-            let now = stamp(&self.folder);
+            let now = stamp(&self.folders);
             if surely || seen.as_ref() != Some(&now) {
                 seen = Some(now);
                 self.look();
+            }
+            // They also change by time, and by what servers answer.
+            if let Err(error) = self.tell_secrets() {
+                say("bottle-egress", &format!("{error:#}"));
             }
         }
     }
@@ -100,9 +110,24 @@ impl Watch {
     }
 
     fn tell(&self) -> Result<()> {
-        let mut text = serde_json::to_string(&self.loaded).world("write 'loaded.json'")?;
+        self.write("loaded.json", &self.loaded)
+    }
+
+    /// Tells how the secrets are, where that has changed.
+    fn tell_secrets(&mut self) -> Result<()> {
+        let told = self.conf.told();
+        if self.secrets.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        self.write("secrets.json", &told)?;
+        self.secrets = Some(told);
+        Ok(())
+    }
+
+    fn write(&self, name: &str, what: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string(what).world(format!("write '{name}'"))?;
         text.push('\n');
-        state::write(&self.told, text.as_bytes(), 0o600, None)
+        state::write(&self.run.join(name), text.as_bytes(), 0o600, None)
     }
 
     /// Something that is told of changes in the folder.
@@ -110,7 +135,11 @@ impl Watch {
         let watch = || -> std::io::Result<_> {
             let fd = inotify::init(CreateFlags::CLOEXEC)?;
             let flags = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE | WatchFlags::ONLYDIR;
-            inotify::add_watch(&fd, &self.folder, flags)?;
+            inotify::add_watch(&fd, &self.folders[0], flags)?;
+            // Nothing that is missing comes later: both folders are mounted.
+            if self.folders[1].is_dir() {
+                inotify::add_watch(&fd, &self.folders[1], flags)?;
+            }
             let changed = Arc::new(Notify::new());
             let told = changed.clone();
             std::thread::Builder::new().name("inotify".into()).spawn(move || {
@@ -151,11 +180,11 @@ async fn told(changed: Option<&Notify>) {
 }
 
 /// What changes when a file is replaced or rewritten.
-type Stamp = [Option<(u64, u64, SystemTime)>; 2];
+type Stamp = [Option<(u64, u64, SystemTime)>; 3];
 
-fn stamp(folder: &Path) -> Stamp {
+fn stamp([conf, secrets]: &[PathBuf; 2]) -> Stamp {
     use std::os::unix::fs::MetadataExt;
-    ["routes.yaml", "roots.pem"].map(|name| {
+    [(conf, "routes.yaml"), (conf, "roots.pem"), (secrets, secrets::FILE)].map(|(folder, name)| {
         let found = std::fs::metadata(folder.join(name)).ok()?;
         Some((found.ino(), found.len(), found.modified().ok()?))
     })

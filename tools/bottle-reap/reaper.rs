@@ -9,8 +9,9 @@ use bottle::inventory::{Container, Inventory, Network};
 use bottle::owner::Owner;
 use bottle::reap::Reap;
 use bottle::record::Record;
+use bottle::render::EGRESS;
 use bottle::state::{self, State};
-use bottle::{Slug, lease, world};
+use bottle::{Slug, lease, secret, world};
 
 use crate::trouble::Trouble;
 use crate::{archive, logs, orphan};
@@ -96,6 +97,11 @@ impl<'a> Reaper<'a> {
         }
         let mut reap = Reap::default();
         let no_containers = self.remove_containers(&found.containers, &mut reap);
+        if matches!(what, What::Service(EGRESS) | What::Bottle | What::Orphan | What::Owned(_)) {
+            // Whatever fails below: what is kept must not hold them, and nobody needs them any more.
+            let forgotten = secret::forget(&self.state.bottle(self.slug));
+            self.note("remove its secrets", forgotten);
+        }
         let no_networks = self.remove_networks(&found.networks, &mut reap);
         if matches!(what, What::Service(_)) {
             return Ok(if reap == Reap::default() { End::Nothing } else { End::Reaped(reap) });

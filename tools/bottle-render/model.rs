@@ -10,8 +10,8 @@ use bottle::docker::{self, label};
 use bottle::net::{IpNet, Net};
 use bottle::plan::Plan;
 use bottle::policy::Routes;
-use bottle::render::{AGENT, EGRESS, PIPELOCK, PROXY_PORT, container};
-use bottle::{Blame, Slug, pins, pipelock, strict};
+use bottle::render::{AGENT, EGRESS, PIPELOCK, PROXY_PORT, SECRETS, container};
+use bottle::{Blame, Slug, pins, pipelock, secret, strict};
 
 use crate::environment::{self, CONF};
 use crate::mounts::Mounted;
@@ -128,6 +128,7 @@ fn egress(facts: &Facts) -> Result<Service> {
     let folder = facts.folder.join("egress");
     let volumes = [
         Mounted::new(folder.join("conf"), CONF.into(), true),
+        Mounted::new(secret::folder(facts.folder), SECRETS.into(), true),
         Mounted::new(folder.join("run"), "/run/bottle".into(), false),
     ];
     Ok(Service {

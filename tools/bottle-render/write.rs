@@ -9,7 +9,7 @@ use bottle::plan::WorkspaceMode;
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
 use bottle::render::{AGENT, PIPELOCK, Render, container};
-use bottle::{Blame, strict};
+use bottle::{Blame, secret, strict};
 use bottle::{pipelock, state};
 
 use crate::authority::Authority;
@@ -146,6 +146,8 @@ fn egress(
 ) -> Result<()> {
     let owner = content.caller.owner(facts.who.sidecars);
     Folder::make(facts.folder.join("egress/run"), owner)?;
+    // `bottle-up` fills it, at the last moment.
+    Folder::make(secret::folder(facts.folder), owner)?;
     let conf = Folder::make(egress_conf(facts.folder), owner)?;
     conf.file("roots.pem", roots, 0o644)?;
     conf.file("ca.pem", &ca.certificate, 0o644)?;

@@ -1,17 +1,20 @@
 //! Starts a bottle or one of its sidecars, and takes it down again where that fails.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use bottle::credentials::{self, Credentials, Value};
 use bottle::docker::{Compose, Docker, PATIENCE};
 use bottle::owner::Owner;
 use bottle::plan::Selftest;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, PIPELOCK};
+use bottle::render::{AGENT, EGRESS, PIPELOCK};
 use bottle::run::{progress, say};
+use bottle::spawn::Group;
 use bottle::state;
 use bottle::up::Up;
-use bottle::{Blame, caller, image, no, strict, world};
+use bottle::{Blame, caller, image, no, secret, strict, world};
 
 use crate::job::Job;
 use crate::selftest::{Probe, Tested};
@@ -40,7 +43,12 @@ impl Start<'_> {
         if let Some(up) = self.already(&record, &there)? {
             return Ok((up, false));
         }
-        let up = self.bring_up(&sidecars, &there, &mut record).inspect_err(|_| self.undo())?;
+        // Read first: where that fails, nothing has to be undone.
+        let named = credentials::injected(&self.job.plan);
+        let secrets = sidecars.contains(&EGRESS).then(|| secret::read(named, Group::Ours));
+        let secrets = secrets.transpose()?;
+        let up =
+            self.bring_up(&sidecars, secrets, &there, &mut record).inspect_err(|_| self.undo())?;
         Ok((up, true))
     }
 
@@ -77,8 +85,18 @@ impl Start<'_> {
         }
     }
 
-    fn bring_up(&self, sidecars: &[&str], there: &[Container], record: &mut Record) -> Result<Up> {
+    fn bring_up(
+        &self,
+        sidecars: &[&str],
+        secrets: Option<BTreeMap<String, Value>>,
+        there: &[Container],
+        record: &mut Record,
+    ) -> Result<Up> {
         let job = self.job;
+        if let Some(secrets) = secrets {
+            let last = secret::written(&job.render.state)?.map_or(0, |last| last.generation);
+            secret::write(&job.render.state, &Credentials::new(last + 1, secrets))?;
+        }
         let ours = |c: &&Container| c.plan == job.plan.digest;
         for service in sidecars {
             // What a container that is gone said of itself must not count for the next one.
@@ -168,10 +186,14 @@ impl Start<'_> {
                 None => vec!["down", "--volumes", "--timeout", "2"],
             };
             self.compose(&args, "none")?;
+            let made_egress = self.only.is_none_or(|only| only == EGRESS);
             let made = &self.job.render.services;
             let mut made =
                 made.iter().filter(|(service, _)| self.only.is_none_or(|o| o == *service));
             made.try_for_each(|(service, image)| sweep(&self.docker, self.job, service, image))?;
+            if made_egress {
+                secret::forget(&self.job.render.state)?;
+            }
             state::remove(&self.file())?;
             let mut record = self.job.record()?;
             record.phase = Phase::Starting;

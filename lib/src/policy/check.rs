@@ -12,6 +12,22 @@ use crate::{host, strict};
 /// The version of `routes.yaml`.
 const VERSION: u32 = 1;
 
+/// Headers that egress itself sets or strips.
+const OF_THE_HOP: [&str; 12] = [
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// How a whole `routes.yaml` ends. YAML cut off in the middle of a rule is often valid, and allows
 /// more: the rule's `methods` or `paths` are what is missing.
 const END: &str = "\n# end\n";
@@ -151,6 +167,10 @@ impl Rule {
             Some(_) if self.passthrough => {
                 refuse("inject: nothing can be added to what passes through".into())
             }
+            Some(_) if self.ports.contains(&80) => refuse(
+                "inject: port 80 takes plain HTTP, which a credential is never added to: leave 80 out of 'ports', or give it a rule of its own"
+                    .into(),
+            ),
             Some(inject) => inject.check(),
             None => Ok(()),
         }
@@ -168,6 +188,7 @@ impl Rule {
         let methods = if self.methods.is_empty() { "*".into() } else { self.methods.join(",") };
         let scheme = match *self.ports {
             [443] => "https",
+            _ if self.inject.is_some() => "https",
             [80] => "http",
             _ => "*",
         };
@@ -210,10 +231,25 @@ impl Inject {
             ));
         }
         let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-        match &self.header {
-            Some(name) if name.is_empty() || !name.bytes().all(token) => {
-                Err(caller(format!("inject.header: '{name}' is not the name of a header")))
+        if let Some(name) = &self.header {
+            if name.is_empty() || !name.bytes().all(token) {
+                return Err(caller(format!("inject.header: '{name}' is not the name of a header")));
             }
+            if OF_THE_HOP.iter().any(|taken| name.eq_ignore_ascii_case(taken)) {
+                return Err(caller(format!(
+                    "inject.header: '{name}' says where a request goes or how it is framed: name another header"
+                )));
+            }
+        }
+        if let Some(user) = &self.basic
+            && (user.contains(':') || user.contains(char::is_control))
+        {
+            return Err(caller(format!(
+                "inject.basic: '{user}' holds a colon or a control character, which no user of Basic can"
+            )));
+        }
+        match &self.query {
+            Some(name) if name.is_empty() => Err(caller("inject.query: the name is empty")),
             _ => Ok(()),
         }
     }

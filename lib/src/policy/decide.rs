@@ -110,7 +110,8 @@ pub enum Reason {
     Host,
     /// No rule for the host has the port.
     Port,
-    /// Plain HTTP to port 443 or to a host that passes through, or TLS to port 80.
+    /// Plain HTTP to port 443, to a host that passes through or where a credential is added, or TLS to
+    /// port 80.
     Scheme,
     /// No rule for host and port has the method.
     Method,
@@ -343,6 +344,10 @@ impl Policy {
             return Some(Reason::Scheme);
         }
         if matches!((ask.port, request.scheme), (443, Scheme::Http) | (80, Scheme::Https)) {
+            return Some(Reason::Scheme);
+        }
+        // A credential is for the host whose certificate was verified, and for nobody on the way.
+        if rule.inject.is_some() && request.scheme == Scheme::Http {
             return Some(Reason::Scheme);
         }
         if !rule.methods.is_empty() && !rule.methods.iter().any(|m| m == request.method) {

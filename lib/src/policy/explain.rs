@@ -90,6 +90,9 @@ impl Policy {
                 return self.explanation(ask, reason, why, nearest, None);
             }
             (Reason::Scheme, ..) if ask.port == 443 => "port 443 takes TLS only: use https".into(),
+            (Reason::Scheme, ..) if ask.port != 80 => {
+                "a credential is added inside TLS only: use https".into()
+            }
             (Reason::Scheme, ..) => "port 80 takes plain HTTP only: use http".into(),
             (Reason::Method, Some(request), _) => {
                 format!("no rule allows method {} to '{host}'", request.method)

@@ -35,11 +35,12 @@ pub struct Refused {
     pub error: String,
 }
 
-/// One line of `decisions.jsonl`.
+/// One line of `decisions.jsonl`, written when what it tells of is over. Its schema for others is
+/// `man/decisions.schema.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionLine<'a> {
-    /// When, RFC 3339 in UTC.
+    /// When it was decided, RFC 3339 in UTC.
     pub time: Cow<'a, str>,
     /// What was asked.
     pub kind: Kind,
@@ -75,8 +76,16 @@ pub struct DecisionLine<'a> {
     /// The status that the client was given; not set where there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The policy's generation.
+    /// Bytes that the client sent after the head: the body of a request, or all of a tunnel.
+    pub sent: u64,
+    /// Bytes that the server sent after the head.
+    pub received: u64,
+    /// Microseconds from the decision to the end of the exchange.
+    pub duration_us: u64,
+    /// The generation of the policy in force.
     pub generation: u64,
+    /// SHA-256 of its `routes.yaml`, 64 hex digits.
+    pub policy: Cow<'a, str>,
     /// Lines lost just before this one, because they came faster than they are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,

@@ -322,13 +322,48 @@ fn decision_lines_are_read_back() {
         nearest: None,
         address: None,
         status: Some(403),
+        sent: 1,
+        received: 2,
+        duration_us: 3,
         generation: 3,
+        policy: "00".into(),
         dropped: None,
     };
     let text = serde_json::to_string(&line).unwrap();
     assert_eq!(
         text,
-        r#"{"time":"2026-11-24T05:59:55.123Z","kind":"http","client":"10.201.0.3","scheme":"https","method":"GET","host":"evil\u001b[2J\n","port":443,"path":"/","decision":"deny","reason":"bad-host","status":403,"generation":3}"#
+        r#"{"time":"2026-11-24T05:59:55.123Z","kind":"http","client":"10.201.0.3","scheme":"https","method":"GET","host":"evil\u001b[2J\n","port":443,"path":"/","decision":"deny","reason":"bad-host","status":403,"sent":1,"received":2,"duration_us":3,"generation":3,"policy":"00"}"#
     );
     assert_eq!(serde_json::from_str::<DecisionLine<'_>>(&text).unwrap(), line);
+}
+
+#[test]
+fn credential_is_for_tls_only() {
+    let rule = |ports: &str, place: &str| {
+        parse(&format!(
+            "- {{host: a.example, kind: name, ports: {ports}, inject: {{secret: token, {place}}}}}\n"
+        ))
+    };
+    let bearer = rule("[8443]", "bearer: true").unwrap();
+    assert_eq!(
+        bearer.rule(0).unwrap().to_line(),
+        "* https://a.example:8443/** with secret 'token'"
+    );
+    assert_eq!(decide(&bearer, "GET", "https://a.example:8443/"), "allow 0");
+    assert_eq!(decide(&bearer, "GET", "http://a.example:8443/"), "deny scheme near 0");
+    for (ports, place, why) in [
+        (
+            "[80, 8443]",
+            "bearer: true",
+            "port 80 takes plain HTTP, which a credential is never added to",
+        ),
+        ("[443]", "header: Host", "says where a request goes"),
+        ("[443]", "header: transfer-encoding", "says where a request goes"),
+        ("[443]", "header: X Key", "is not the name of a header"),
+        ("[443]", "basic: 'a:b'", "no user of Basic can"),
+        ("[443]", "query: ''", "the name is empty"),
+    ] {
+        let error = rule(ports, place).unwrap_err();
+        assert!(error.contains(why), "{error}");
+    }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod answers;
+mod audit;
 mod client;
 mod destinations;
 mod http2;
@@ -21,6 +22,8 @@ mod parent;
 mod passthrough;
 mod reload;
 mod requests;
+mod schema;
+mod secrets;
 mod soak;
 mod streams;
 mod support;

@@ -9,10 +9,12 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bottle::credentials::{Credentials, Told, Value};
 use bottle::policy::{DecisionLine, Loaded};
 
 use crate::client::Client;
 use crate::origin::{Origin, Pki};
+use crate::schema;
 
 /// The binary under test.
 pub(crate) const EGRESS: &str = env!("CARGO_BIN_EXE_bottle-egress");
@@ -59,7 +61,7 @@ impl Bottle {
     /// Starts one whose command `change` may wrap.
     pub(crate) fn prepared(rules: &str, change: impl FnOnce(Command) -> Command) -> Self {
         let (folder, address) = place();
-        for name in ["conf", "run"] {
+        for name in ["conf", "run", "secrets"] {
             std::fs::create_dir_all(folder.join(name)).unwrap();
         }
         let made = run(Command::new(EGRESS).args(["ca", "--name", "demo"]));
@@ -86,6 +88,8 @@ impl Bottle {
             .args(["--resolver", &format!("{address}:{RESOLVER}")])
             .arg("--conf")
             .arg(folder.join("conf"))
+            .arg("--secrets")
+            .arg(folder.join("secrets"))
             .arg("--run")
             .arg(folder.join("run"));
         let mut egress = change(egress);
@@ -159,6 +163,25 @@ impl Bottle {
         std::fs::rename(new, self.folder.join("conf").join(name)).unwrap();
     }
 
+    /// Gives it secrets as the tools do, and waits until it says that it uses them.
+    pub(crate) fn give(&self, generation: u64, secrets: &[(&str, &str)]) -> Told {
+        let secrets =
+            secrets.iter().map(|(name, value)| (name.to_string(), Value::new(value.to_string())));
+        let text = serde_json::to_string(&Credentials::new(generation, secrets.collect())).unwrap();
+        let new = self.folder.join("secrets/.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, self.folder.join("secrets/secrets.json")).unwrap();
+        until("the secrets are in use", || {
+            self.secrets().filter(|told| told.generation == generation && told.refused.is_none())
+        })
+    }
+
+    /// What it tells of its secrets.
+    pub(crate) fn secrets(&self) -> Option<Told> {
+        let text = std::fs::read(self.folder.join("run/secrets.json")).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
     pub(crate) fn rules(&self, generation: u64, rules: &str) -> String {
         routes(generation, &rules.replace("$A", &self.address.to_string()))
     }
@@ -169,6 +192,7 @@ impl Bottle {
             let text = std::fs::read_to_string(self.folder.join("run/decisions.jsonl")).ok()?;
             let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
             let lines: Vec<_> = whole.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+            whole.lines().for_each(schema::check);
             (lines.len() >= count).then_some(lines)
         });
         assert_eq!(lines.len(), count, "{lines:#?}");
