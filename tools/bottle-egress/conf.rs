@@ -11,6 +11,7 @@ use bottle::state;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use tokio::sync::watch;
 
 use crate::ca::Ca;
 use crate::pool::Pool;
@@ -43,6 +44,8 @@ pub(crate) struct Conf {
     force: RwLock<Arc<Force>>,
     /// Why the `secrets.json` that is there is not taken.
     untaken: Mutex<Option<String>>,
+    /// Told of whatever comes into force.
+    changes: watch::Sender<()>,
 }
 
 /// What a look at the folder led to.
@@ -74,6 +77,7 @@ impl Conf {
             secrets: secrets.to_owned(),
             force: RwLock::new(Arc::new(force)),
             untaken: Mutex::default(),
+            changes: watch::Sender::default(),
         };
         // With the secrets.
         conf.look();
@@ -84,6 +88,11 @@ impl Conf {
     pub(crate) fn force(&self) -> Arc<Force> {
         // Nothing panics while it holds the lock, which only swaps one pointer.
         self.force.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hears of what comes into force from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Reads the folder again and puts into force what is valid.
@@ -121,6 +130,7 @@ impl Conf {
     fn put(&self, force: Force) -> Arc<Force> {
         let force = Arc::new(force);
         *self.force.write().unwrap_or_else(PoisonError::into_inner) = force.clone();
+        self.changes.send_replace(());
         force
     }
 

@@ -30,6 +30,7 @@ mod prefixed;
 mod proxy;
 mod reply;
 mod resolve;
+mod revoke;
 mod secrets;
 mod send;
 mod serve;

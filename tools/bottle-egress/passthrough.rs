@@ -21,6 +21,7 @@ use crate::journal;
 use crate::parent::Trouble;
 use crate::pool::Target;
 use crate::proxy::Session;
+use crate::revoke;
 use crate::tunnel::PATIENCE;
 
 /// Alerts of TLS, in a record: they are all that its client understands. Access denied, and internal
@@ -119,7 +120,10 @@ pub(crate) async fn serve(
     drop(first);
     let mut server = Counted::new(server, &passage.sent, &passage.received);
     // Each direction until its own end.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        () = revoke::passage(session, &target, passage.address) => {}
+    }
 }
 
 /// Reads until the `ClientHello` is whole.

@@ -40,7 +40,7 @@ pub(crate) const CONNECTION_WINDOW: u32 = 4 << 20;
 
 /// The largest frame that is taken, and what of one stream waits at most to be sent.
 pub(crate) const FRAME: u32 = 64 << 10;
-pub(crate) const SEND_BUFFER: usize = 256 << 10;
+pub(crate) const SEND_BUFFER: usize = 64 << 10;
 
 /// The longest list of header fields, as HTTP/2 counts them.
 pub(crate) const HEADER_LIST: u32 = 64 << 10;

@@ -14,6 +14,7 @@ use crate::counted::Counted;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::reply;
+use crate::revoke;
 
 /// Joins both sides.
 pub(crate) fn switched(
@@ -32,7 +33,10 @@ pub(crate) fn switched(
             let upward = exchange.upward.get_or_insert_default().clone();
             let mut client = TokioIo::new(client);
             let mut server = Counted::new(TokioIo::new(server), &upward.bytes, &exchange.received);
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                () = revoke::exchange(&exchange) => {}
+            }
         }
         drop(exchange);
     });

@@ -305,12 +305,11 @@ fn request_that_the_server_has_not_looked_at_is_sent_again() {
     assert_eq!(origin.heads.lock().unwrap().len(), 4);
 }
 
-#[test]
-fn reader_that_stops_stops_the_server() {
-    let bottle = Bottle::start();
-    let count = Arc::new(AtomicUsize::new(0));
-    let told = count.clone();
-    let _origin = Origin::serve(&bottle, move |_, mut respond| {
+/// Answers without end, and counts the bytes.
+fn endless(
+    count: Arc<AtomicUsize>,
+) -> impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Work + Send + Sync {
+    move |_, mut respond| {
         let count = count.clone();
         Box::pin(async move {
             let mut send = respond.send_response(Response::new(()), false).unwrap();
@@ -326,7 +325,63 @@ fn reader_that_stops_stops_the_server() {
                 count.fetch_add(given, Ordering::Relaxed);
             }
         })
+    }
+}
+
+#[test]
+fn hundred_streams_of_a_client_that_stops_reading_take_bounded_memory() {
+    let bottle = Bottle::start();
+    let told = Arc::new(AtomicUsize::new(0));
+    let _origin = Origin::serve(&bottle, endless(told.clone()));
+    let memory = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", bottle.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+    };
+    client(async {
+        let stream = tunnel(&bottle, "origin.test:8443").await;
+        let mut builder = h2::client::Builder::new();
+        // It says that it takes all, and does not.
+        builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+        let (mut sender, mut connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
+        let before = memory();
+        let heads = async {
+            let mut answers = Vec::new();
+            for n in 0..100 {
+                sender = sender.clone().ready().await.unwrap();
+                answers.push(sender.send_request(ask("GET", &format!("/ok/{n}")), true).unwrap().0);
+            }
+            let mut bodies = Vec::new();
+            for answer in answers {
+                bodies.push(answer.await.unwrap().into_body());
+            }
+            bodies
+        };
+        let _bodies = tokio::select! {
+            bodies = heads => bodies,
+            end = &mut connection => panic!("{end:?}"),
+        };
+        // From here on nothing is read.
+        let mut last = 0;
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            let now = told.load(Ordering::Relaxed);
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        let now = memory();
+        assert!(now < before + 32, "{before} MiB became {now}");
+        assert!(last > 1 << 20, "the origin has sent {last} bytes only");
     });
+}
+
+#[test]
+fn reader_that_stops_stops_the_server() {
+    let bottle = Bottle::start();
+    let told = Arc::new(AtomicUsize::new(0));
+    let _origin = Origin::serve(&bottle, endless(told.clone()));
     client(async {
         let mut sender = connect(&bottle).await.ready().await.unwrap();
         let (answer, _) = sender.send_request(ask("GET", "/x"), true).unwrap();

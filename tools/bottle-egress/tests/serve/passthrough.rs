@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Stream
 
 use crate::client::Client;
 use crate::origin::{Origin, Pki};
-use crate::support::{Bottle, PATIENCE, TLS};
+use crate::support::{Bottle, PATIENCE, TLS, until};
 
 /// `pinned.test` passes through, `origin.test` is intercepted, on the same server.
 const RULES: &str = "
@@ -249,4 +249,37 @@ fn each_direction_ends_for_itself() {
     second.write_all(b"more").unwrap();
     drop(second);
     assert_eq!(server.join().unwrap(), [bytes.clone(), [&bytes[..], b"more"].concat()]);
+}
+
+#[test]
+fn passage_ends_with_its_rule_and_not_before() {
+    let bottle = start();
+    let listener = TcpListener::bind((bottle.address, TLS)).unwrap();
+    let mut client = Client::connect(&bottle, "pinned.test:8443");
+    client.send(hello(world(&bottle), "pinned.test"));
+    let (mut server, _) = listener.accept().unwrap();
+    for (generation, rules, open) in [
+        // Another policy that allows it too.
+        (2, RULES.replace("- {host: origin.test", "- {host: other.test"), true),
+        (
+            3,
+            RULES.replace(
+                "{host: pinned.test, kind: name, ports: [8443]",
+                "{host: pinned.test, kind: name, ports: [8444]",
+            ),
+            false,
+        ),
+    ] {
+        bottle.replace("routes.yaml", &bottle.rules(generation, &rules));
+        until("it is in force", || {
+            bottle.loaded().filter(|loaded| loaded.generation == generation)
+        });
+        if open {
+            server.write_all(b"more").unwrap();
+            assert_eq!(client.read_exact(4), b"more");
+        } else {
+            assert!(client.ended());
+        }
+    }
+    assert_eq!(bottle.told(1), ["connect CONNECT pinned.test: Allow"]);
 }
