@@ -76,6 +76,12 @@ pub(crate) const BAD: &[(&str, &str, &str, &str)] = &[
         "bottle.yaml:5:49: bottles.dev.egress.routes[0].paths[0]: path 'v1': it begins with '/', as '/v1/**'",
     ),
     (
+        "tls that is looked into and not is refused",
+        "egress: {routes: [{host: a.example}, {host: a.example, passthrough: true}]}",
+        "",
+        "bottle.yaml:5:22: bottles.dev.egress.routes: passthrough: 'a.example' on port 443 is intercepted by one of the rules 0 and 1, and passes through by the other: TLS to one host and port does one of both",
+    ),
+    (
         "paths of what is not looked into are refused",
         "egress: {routes: [{host: a.example, passthrough: true, paths: [/v1]}]}",
         "",
