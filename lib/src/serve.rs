@@ -9,7 +9,6 @@ pub fn check(plan: &Plan) -> Result<()> {
     let asked = [
         ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
         ("git", !plan.git.is_empty()),
-        ("pipelock", plan.pipelock.is_some()),
         ("ssh", !plan.ssh.is_empty()),
         ("supervise", plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled)),
     ];

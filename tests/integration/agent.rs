@@ -19,25 +19,26 @@ fn key_is_nowhere_where_the_agent_looks() {
     up(&bottle, &doc, &[]).ok();
     let key =
         fs::read_to_string(bottle.state().join("implementer/egress/conf/ca-key.pem")).unwrap();
+    assert!(!holds(&container(&bottle, "agent"), &key));
+    // The control.
+    assert!(holds(&container(&bottle, "egress"), &key));
+}
+
+/// Whether lines of a key are in what a container is made of: its settings, its mounts, its files.
+pub(crate) fn holds(name: &str, key: &str) -> bool {
     let secret: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).collect();
     assert!(secret.len() >= 2, "{key}");
-    let holds = |service: &str| {
-        let name = container(&bottle, service);
-        let inspected = docker(["inspect", &name]).ok();
-        let found: Value = serde_json::from_str(&inspected).unwrap();
-        let mut texts = vec![inspected];
-        for mount in found[0]["Mounts"].as_array().unwrap() {
-            read_all(Path::new(mount["Source"].as_str().unwrap()), &mut texts);
-        }
-        // What the container has beside its mounts.
-        let export = Tool::new(Path::new("/bin/sh"));
-        let export = export.args(["-c", &format!("docker export {name} | strings -n 8")]).run();
-        texts.push(export.stdout);
-        texts.iter().any(|text| secret.iter().any(|line| text.contains(line)))
-    };
-    assert!(!holds("agent"));
-    // The control.
-    assert!(holds("egress"));
+    let inspected = docker(["inspect", name]).ok();
+    let found: Value = serde_json::from_str(&inspected).unwrap();
+    let mut texts = vec![inspected];
+    for mount in found[0]["Mounts"].as_array().unwrap() {
+        read_all(Path::new(mount["Source"].as_str().unwrap()), &mut texts);
+    }
+    // What the container has beside its mounts.
+    let export = Tool::new(Path::new("/bin/sh"));
+    let export = export.args(["-c", &format!("docker export {name} | strings -n 8")]).run();
+    texts.push(export.stdout);
+    texts.iter().any(|text| secret.iter().any(|line| text.contains(line)))
 }
 
 fn read_all(path: &Path, texts: &mut Vec<String>) {

@@ -22,6 +22,7 @@ mod net;
 mod origin;
 mod orphans;
 mod parallel;
+mod pipelock;
 mod readme;
 mod reap;
 mod render;
