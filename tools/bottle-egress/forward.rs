@@ -26,10 +26,13 @@ use crate::send;
 use crate::upgrade;
 
 /// Answers one request of a client.
-pub(crate) async fn handle(
-    session: &Arc<Session>,
-    mut request: Request<Incoming>,
-) -> Response<Answer> {
+pub(crate) async fn handle(session: &Arc<Session>, request: Request<Incoming>) -> Response<Answer> {
+    let is_grpc = request.version() == Version::HTTP_2 && headers::is_grpc(request.headers());
+    let response = answer(session, request).await;
+    if is_grpc { reply::for_grpc(response) } else { response }
+}
+
+async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Response<Answer> {
     if let Some(why) = session.fault.get() {
         return place::malformed(session, why, request.headers().get(ACCEPT));
     }

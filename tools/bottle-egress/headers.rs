@@ -3,8 +3,8 @@
 use bottle::host::{self, Odd};
 use hyper::HeaderMap;
 use hyper::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use crate::pool::Target;
@@ -71,6 +71,11 @@ pub(crate) fn wants_websocket(headers: &HeaderMap) -> bool {
     let asked = headers.get(UPGRADE);
     asked.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && named(headers).any(|name| name == UPGRADE)
+}
+
+/// Whether a request is one of gRPC.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether the client waits for the server's word before it sends the body.

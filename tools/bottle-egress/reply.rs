@@ -99,3 +99,24 @@ pub(crate) fn bad(why: &str) -> Response<Answer> {
         format!("bottle-egress does not understand this request: {why}\n"),
     )
 }
+
+/// The same denial for a client of gRPC, which shows its user a status and a message, not a body.
+pub(crate) fn for_grpc(mut response: Response<Answer>) -> Response<Answer> {
+    if !response.headers().contains_key("x-bottle-denied") {
+        return response;
+    }
+    let Answer::Own(Some(text)) = response.body() else { return response };
+    let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    // As gRPC writes messages: what is not plain ASCII is escaped.
+    let message = line.iter().fold(String::new(), |message, byte| match byte {
+        b' '..=b'~' if *byte != b'%' => message + std::str::from_utf8(&[*byte]).unwrap_or_default(),
+        _ => message + &format!("%{byte:02X}"),
+    });
+    let headers = response.headers_mut();
+    // PERMISSION_DENIED.
+    headers.insert("grpc-status", HeaderValue::from_static("7"));
+    if let Ok(message) = HeaderValue::try_from(message) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}

@@ -197,6 +197,31 @@ fn grpc_passes_message_by_message_with_trailers_both_ways() {
 }
 
 #[test]
+fn denial_is_told_to_grpc_in_its_own_way() {
+    let bottle = Bottle::start();
+    client(async {
+        let mut sender = connect(&bottle).await.ready().await.unwrap();
+        let mut head = ask("POST", "/pkg.Service/%C3%A4");
+        head.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+        let (answer, _) = sender.send_request(head, true).unwrap();
+        let head = answer.await.unwrap();
+        assert_eq!(
+            (head.status().as_u16(), &head.headers()["x-bottle-denied"]),
+            (403, &"path".parse().unwrap())
+        );
+        assert_eq!(head.headers()["grpc-status"], "7");
+        assert_eq!(
+            head.headers()["grpc-message"],
+            "bottle-egress denied this request (path): no rule covers the path '/pkg.Service/%25C3%25A4'"
+        );
+        // Others get none of that.
+        let (answer, _) =
+            sender.ready().await.unwrap().send_request(ask("GET", "/secret"), true).unwrap();
+        assert!(!answer.await.unwrap().headers().contains_key("grpc-status"));
+    });
+}
+
+#[test]
 fn each_side_has_its_own_version() {
     let bottle = Bottle::start();
     let origin = Origin::serve(&bottle, says("in"));
@@ -305,14 +330,20 @@ fn request_that_the_server_has_not_looked_at_is_sent_again() {
     assert_eq!(origin.heads.lock().unwrap().len(), 4);
 }
 
-/// Answers without end, and counts the bytes.
+/// Answers without end once there are `streams`, and counts the bytes.
 fn endless(
     count: Arc<AtomicUsize>,
+    streams: usize,
 ) -> impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Work + Send + Sync {
+    let begun = Arc::new(AtomicUsize::new(0));
     move |_, mut respond| {
-        let count = count.clone();
+        let (count, begun) = (count.clone(), begun.clone());
         Box::pin(async move {
-            let mut send = respond.send_response(Response::new(()), false).unwrap();
+            let Ok(mut send) = respond.send_response(Response::new(()), false) else { return };
+            begun.fetch_add(1, Ordering::Relaxed);
+            while begun.load(Ordering::Relaxed) < streams {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
             loop {
                 send.reserve_capacity(64 << 10);
                 let Some(Ok(given)) = std::future::poll_fn(|cx| send.poll_capacity(cx)).await
@@ -332,7 +363,7 @@ fn endless(
 fn hundred_streams_of_a_client_that_stops_reading_take_bounded_memory() {
     let bottle = Bottle::start();
     let told = Arc::new(AtomicUsize::new(0));
-    let _origin = Origin::serve(&bottle, endless(told.clone()));
+    let _origin = Origin::serve(&bottle, endless(told.clone(), 100));
     let memory = || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", bottle.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -381,7 +412,7 @@ fn hundred_streams_of_a_client_that_stops_reading_take_bounded_memory() {
 fn reader_that_stops_stops_the_server() {
     let bottle = Bottle::start();
     let told = Arc::new(AtomicUsize::new(0));
-    let _origin = Origin::serve(&bottle, endless(told.clone()));
+    let _origin = Origin::serve(&bottle, endless(told.clone(), 1));
     client(async {
         let mut sender = connect(&bottle).await.ready().await.unwrap();
         let (answer, _) = sender.send_request(ask("GET", "/x"), true).unwrap();
