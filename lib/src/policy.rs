@@ -17,6 +17,7 @@ mod explain;
 mod glob;
 mod path;
 mod report;
+mod scan;
 
 pub use check::check_together;
 pub use contain::Excess;
@@ -25,6 +26,7 @@ pub use explain::Explanation;
 pub use glob::Glob;
 pub use path::{Path, normalise as normal_path};
 pub use report::{DecisionLine, Kind, Loaded, Refused, Verdict};
+pub use scan::{NAMES as SCAN_RULES, SECRET as SCAN_SECRET, check_exempt};
 
 /// `routes.yaml`: all that egress is told, and reads again when it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::error::{Blame, caller};
 use crate::plan::{Plan, Secret};
-use crate::policy::{Rule, check_together};
+use crate::policy::{Rule, SCAN_SECRET, check_together};
 use crate::scalar::{Cpus, Memory, User};
 use crate::state::sha256_hex;
 use crate::strict::did_you_mean;
@@ -179,6 +179,9 @@ pub fn check_secret(secret: &Secret) -> Result<()> {
 /// there.
 pub fn check_rule(rule: &Rule, secrets: &BTreeMap<String, Secret>) -> Result<()> {
     rule.check()?;
+    for name in rule.dlp_exempt.iter().filter_map(|exempt| exempt.strip_prefix(SCAN_SECRET)) {
+        check_known(name, secrets).caller("dlp_exempt")?;
+    }
     match &rule.inject {
         Some(inject) => check_known(&inject.secret, secrets).caller("inject"),
         None => Ok(()),

@@ -24,6 +24,8 @@ pub(crate) enum Verb {
     Ca(Ca),
     /// Check a routes.yaml and say nothing if it is valid
     Check(Check),
+    /// Say what the scan of outgoing requests finds in files, a line of JSON each
+    Scan(Scan),
 }
 
 /// Arguments of `serve`.
@@ -66,4 +68,18 @@ pub(crate) struct Check {
     /// The file, '-' for stdin
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `scan`.
+#[derive(Debug, Parser)]
+pub(crate) struct Scan {
+    /// Look for private data too: e-mail addresses, telephone, bank account and card numbers
+    #[arg(long)]
+    pub(crate) private_data: bool,
+    /// Take the files for lists of URLs, one a line
+    #[arg(long)]
+    pub(crate) urls: bool,
+    /// The files, '-' for stdin
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) files: Vec<PathBuf>,
 }

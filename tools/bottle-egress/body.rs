@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::dlp::Scan;
 use crate::exchange::{Exchange, Upward};
 use crate::gate::Wait;
+use crate::leaks::Scan;
 use crate::mask::Mask;
+use crate::reply::Refusal;
 
 /// What an answer carries.
 #[expect(clippy::large_enum_variant, reason = "a box would be an allocation for each request")]
@@ -143,33 +144,97 @@ pub(crate) enum Upload {
 
 /// A client's body on its way out.
 pub(crate) struct Sending {
-    pub(crate) body: Incoming,
+    body: Incoming,
     /// Looks at it, where the rule wants that.
-    pub(crate) scan: Option<Box<Scan>>,
+    scan: Option<Box<Scan>>,
     pub(crate) upward: Arc<Upward>,
     /// Set where the client has asked whether the server wants it.
     pub(crate) wait: Option<Wait>,
+    /// Trailers that come after what the scan held.
+    trailers: Option<Frame<Bytes>>,
+    /// Nothing more is asked of the client.
+    ended: bool,
 }
 
+/// What a body gives next.
+type Sent = Option<Result<Frame<Bytes>, Broken>>;
+
 impl Sending {
-    /// Counts and looks at what comes next.
-    fn pass(
-        &mut self,
-        polled: Option<Result<Frame<Bytes>, hyper::Error>>,
-    ) -> Option<Result<Frame<Bytes>, Broken>> {
-        let looked = match (&polled, &mut self.scan) {
-            (Some(Ok(frame)), scan) => frame.data_ref().map_or(Ok(()), |data| {
-                self.upward.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-                scan.as_mut().map_or(Ok(()), |scan| scan.look(data))
-            }),
-            (None, Some(scan)) => scan.end(),
-            _ => Ok(()),
-        };
-        if let Err(refusal) = looked {
-            let _ = self.upward.refusal.set(refusal);
-            return Some(Err(Broken::Refused));
+    pub(crate) fn new(
+        body: Incoming,
+        scan: Option<Box<Scan>>,
+        upward: Arc<Upward>,
+        wait: Option<Wait>,
+    ) -> Self {
+        Self { body, scan, upward, wait, trailers: None, ended: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Sent> {
+        if let Some(wait) = &mut self.wait {
+            if !std::task::ready!(wait.poll(&self.upward.gate, cx)) {
+                return Poll::Ready(Some(Err(Broken::Unwanted)));
+            }
+            self.wait = None;
         }
-        polled.map(|frame| frame.map_err(Broken::Read))
+        if let Some(trailers) = self.trailers.take() {
+            return Poll::Ready(Some(Ok(trailers)));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        loop {
+            let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
+                // What is held does not wait for ever.
+                let Some(scan) = &mut self.scan else { return Poll::Pending };
+                return scan.waited(cx).map(|bytes| Some(Ok(Frame::data(bytes))));
+            };
+            // All of it may be held.
+            if let Poll::Ready(passed) = self.pass(polled) {
+                return Poll::Ready(passed);
+            }
+        }
+    }
+
+    /// Counts and looks at what comes next; pending where all of it is held.
+    fn pass(&mut self, polled: Option<Result<Frame<Bytes>, hyper::Error>>) -> Poll<Sent> {
+        let frame = match polled {
+            Some(Err(error)) => return Poll::Ready(Some(Err(Broken::Read(error)))),
+            Some(Ok(frame)) => Some(frame),
+            None => None,
+        };
+        if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
+            self.upward.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        let Some(scan) = &mut self.scan else { return Poll::Ready(frame.map(Ok)) };
+        let looked = match frame.map(Frame::into_data) {
+            Some(Ok(data)) => {
+                return match scan.pass(data) {
+                    Ok(bytes) if bytes.is_empty() => Poll::Pending,
+                    looked => Poll::Ready(self.looked(looked)),
+                };
+            }
+            Some(Err(trailers)) => {
+                self.trailers = Some(trailers);
+                scan.end()
+            }
+            None => {
+                self.ended = true;
+                scan.end()
+            }
+        };
+        Poll::Ready(self.looked(looked))
+    }
+
+    fn looked(&mut self, looked: Result<Bytes, Refusal>) -> Sent {
+        match looked {
+            Ok(bytes) if !bytes.is_empty() => Some(Ok(Frame::data(bytes))),
+            Ok(_) => self.trailers.take().map(Ok),
+            Err(refusal) => {
+                let _ = self.upward.refusal.set(refusal);
+                self.ended = true;
+                Some(Err(Broken::Refused))
+            }
+        }
     }
 }
 
@@ -206,15 +271,7 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Relayed(sending) => {
-                if let Some(wait) = &mut sending.wait {
-                    if !std::task::ready!(wait.poll(&sending.upward.gate, cx)) {
-                        return Poll::Ready(Some(Err(Broken::Unwanted)));
-                    }
-                    sending.wait = None;
-                }
-                Pin::new(&mut sending.body).poll_frame(cx).map(|polled| sending.pass(polled))
-            }
+            Self::Relayed(sending) => sending.poll(cx),
         }
     }
 

@@ -8,6 +8,7 @@ use bottle::credentials::Told;
 use bottle::error::{Blame, caller};
 use bottle::policy::{Policy, Routes};
 use bottle::state;
+use bottle_egress::dlp::Engine;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -33,6 +34,8 @@ pub(crate) struct Force {
     pub(crate) upstream: Arc<ClientConfig>,
     /// Idle connections to them; they end with the policy that they were made under.
     pub(crate) pool: Pool,
+    /// What the scan of what leaves looks for.
+    pub(crate) engine: Arc<Engine>,
     /// The bytes of `roots.pem`, to see whether they have changed.
     roots: Vec<u8>,
 }
@@ -104,6 +107,7 @@ impl Conf {
             now
         } else {
             self.put(Force {
+                engine: engine(&secrets, &now.policy),
                 policy: now.policy.clone(),
                 sha256: now.sha256.clone(),
                 secrets,
@@ -160,6 +164,12 @@ pub(crate) fn policy(bytes: &[u8]) -> Result<Policy> {
     Policy::new(Routes::parse(bytes)?)
 }
 
+/// What the scan looks for, the values of secrets among it.
+fn engine(secrets: &Secrets, policy: &Policy) -> Arc<Engine> {
+    let values = secrets.all().map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    Arc::new(Engine::new(&values.collect(), policy.routes().private_data))
+}
+
 fn build(
     folder: &Path,
     bytes: &[u8],
@@ -173,14 +183,9 @@ fn build(
         Some(before) if before.roots == roots => before.upstream.clone(),
         _ => Arc::new(tls::upstream(trusted(&roots)?)?),
     };
-    Ok(Force {
-        policy,
-        sha256: state::sha256_hex(bytes),
-        secrets,
-        upstream,
-        pool: Pool::default(),
-        roots,
-    })
+    let engine = engine(&secrets, &policy);
+    let (sha256, pool) = (state::sha256_hex(bytes), Pool::default());
+    Ok(Force { policy, sha256, secrets, upstream, pool, engine, roots })
 }
 
 /// The roots of `roots.pem`, or Mozilla's where there are none.

@@ -4,12 +4,13 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bottle::host::Host;
 use bottle::policy::{Decision, Kind, Reason};
 use bottle::record;
+use bottle_egress::dlp::Finding;
 use hyper::{Method, Uri};
 
 use crate::conf::Force;
@@ -29,6 +30,18 @@ pub(crate) struct Upward {
     pub(crate) refusal: OnceLock<Refusal>,
     /// What holds it back.
     pub(crate) gate: Gate,
+    /// What the scan found in it.
+    found: Mutex<Vec<String>>,
+}
+
+impl Upward {
+    /// Keeps what was found so far.
+    pub(crate) fn note(&self, found: &[Finding]) {
+        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() != found.len() {
+            *noted = found.iter().map(ToString::to_string).collect();
+        }
+    }
 }
 
 /// An exchange under way.
@@ -47,6 +60,8 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<u16>,
     /// Set where the request has a body.
     pub(crate) upward: Option<Arc<Upward>>,
+    /// What the scan found in the head.
+    pub(crate) found: Vec<String>,
     /// Bytes of the answer's body so far.
     pub(crate) received: AtomicU64,
     /// The connection to the server, while this exchange has it to itself.
@@ -76,6 +91,7 @@ impl Exchange {
             address: None,
             status: None,
             upward: None,
+            found: Vec::new(),
             received: AtomicU64::new(0),
             upstream: None,
             added: None,
@@ -118,6 +134,11 @@ impl Drop for Exchange {
         line.port = Some(self.target.port);
         line.path = Some(self.uri.path().into());
         (line.address, line.status) = (self.address, self.status);
+        line.found = std::mem::take(&mut self.found);
+        if let Some(upward) = &self.upward {
+            let mut found = upward.found.lock().unwrap_or_else(PoisonError::into_inner);
+            line.found.append(&mut found);
+        }
         let sent = self.upward.as_ref().map(|upward| upward.bytes.load(Ordering::Relaxed));
         line.sent = sent.unwrap_or_default();
         line.received = self.received.load(Ordering::Relaxed);

@@ -12,11 +12,11 @@ use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use crate::body::{Answer, Relayed, Sending, Upload};
 use crate::connect;
 use crate::dial::Failure;
-use crate::dlp;
 use crate::exchange::Exchange;
 use crate::headers;
 use crate::inject;
 use crate::journal;
+use crate::leaks;
 use crate::mask;
 use crate::parent::{self, Trouble};
 use crate::place::{self, Stray};
@@ -76,7 +76,7 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
         headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     outward(&mut parts, uri, upgrade.is_some());
-    let checked = dlp::head(&force, rule, &parts)
+    let checked = leaks::head(&mut exchange, rule, &parts)
         .map(|()| upload(&mut exchange, rule, &mut parts, body))
         .and_then(|body| {
             exchange.added = inject::add(&force, rule, &mut parts)?;
@@ -165,9 +165,9 @@ fn upload(exchange: &mut Exchange, rule: usize, parts: &mut Parts, body: Incomin
         return Upload::Empty;
     }
     let upward = exchange.upward.insert(Arc::default()).clone();
-    let scan = dlp::body(&exchange.force, rule, parts);
+    let scan = leaks::body(exchange, rule, parts, &upward);
     let wait = headers::waits(&parts.headers).then(|| upward.gate.shut());
-    Upload::Relayed(Sending { body, scan, upward, wait })
+    Upload::Relayed(Sending::new(body, scan, upward, wait))
 }
 
 /// The answer as it goes to the client.

@@ -80,6 +80,7 @@ pub(crate) fn line_of<'a>(
         nearest: None,
         address: None,
         status: None,
+        found: Vec::new(),
         sent: 0,
         received: 0,
         duration_us: 0,

@@ -11,7 +11,6 @@ mod conf;
 mod connect;
 mod counted;
 mod dial;
-mod dlp;
 mod dns;
 mod exchange;
 mod forward;
@@ -21,6 +20,7 @@ mod hello;
 mod inject;
 mod journal;
 mod lanes;
+mod leaks;
 mod mask;
 mod parent;
 mod passthrough;
@@ -31,6 +31,7 @@ mod proxy;
 mod reply;
 mod resolve;
 mod revoke;
+mod scan;
 mod secrets;
 mod send;
 mod serve;
@@ -47,5 +48,6 @@ fn main() -> ExitCode {
         Verb::Serve(args) => serve::serve(&args),
         Verb::Ca(args) => ca::print(&args),
         Verb::Check(args) => check::check(&args),
+        Verb::Scan(args) => scan::scan(&args),
     })
 }

@@ -75,7 +75,6 @@ impl Secrets {
     }
 
     /// Every value with its name, for the scan of what leaves.
-    #[expect(dead_code, reason = "the scan calls it")]
     pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.held.iter().map(|(name, held)| (&**name, held.value.expose()))
     }

@@ -9,7 +9,7 @@ use bottle::plan::{
     Build, Egress, Engine, GitRemote, Mount, Pipelock, PipelockMode, Plan, Resources, Secret,
     Selftest, SshHost, Supervise, Workspace, WorkspaceMode,
 };
-use bottle::policy::{HostKind, Rule, check_together};
+use bottle::policy::{HostKind, Rule, SCAN_SECRET, check_together};
 use bottle::scalar::Env;
 use bottle::seal::{check_known, check_rule, check_secret, check_target};
 use bottle::secret::readable;
@@ -220,7 +220,9 @@ fn drop_unused_secrets(plan: &mut Plan) {
     let routes = &plan.egress.routes;
     let git = &plan.git;
     plan.secrets.retain(|name, _| {
+        let scanned = format!("{SCAN_SECRET}{name}");
         routes.iter().any(|rule| rule.inject.as_ref().is_some_and(|it| it.secret == *name))
+            || routes.iter().any(|rule| rule.dlp_exempt.contains(&scanned))
             || git.iter().any(|remote| remote.secret.as_ref() == Some(name))
     });
 }

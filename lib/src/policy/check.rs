@@ -157,6 +157,7 @@ impl Rule {
         if !ascending(&self.dlp_exempt) {
             return refuse("dlp_exempt: name each once, in order".into());
         }
+        self.dlp_exempt.iter().try_for_each(|exempt| super::check_exempt(exempt))?;
         if self.passthrough && !(self.dlp == Dlp::Block && self.dlp_exempt.is_empty()) {
             return refuse(
                 "dlp: what is not intercepted is not scanned: leave 'dlp' and 'dlp_exempt' out"

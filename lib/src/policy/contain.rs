@@ -276,6 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn less_of_a_scan_is_more() {
+        let mut dice = Dice(1);
+        let rule = std::iter::repeat_with(|| rule(&mut dice)).flatten().next().unwrap();
+        let with = |dlp, exempt: &[&str]| {
+            let dlp_exempt = exempt.iter().map(ToString::to_string).collect();
+            Rule { dlp, dlp_exempt, ..rule.clone() }
+        };
+        let field = |outer: &Rule, inner: &Rule| outer.excess(inner).map(|excess| excess.field);
+        let (block, warn, off) = (with(Dlp::Block, &[]), with(Dlp::Warn, &[]), with(Dlp::Off, &[]));
+        assert_eq!(field(&block, &warn), Some("dlp"));
+        assert_eq!(field(&warn, &off), Some("dlp"));
+        assert!(off.contains(&warn) && warn.contains(&block));
+        let (one, two) = (with(Dlp::Block, &["jwt"]), with(Dlp::Block, &["jwt", "secret:a"]));
+        assert_eq!(field(&block, &one), Some("dlp_exempt"));
+        assert_eq!(field(&one, &two), Some("dlp_exempt"));
+        assert!(two.contains(&one) && one.contains(&block) && off.contains(&two));
+    }
+
+    #[test]
     fn part_of_a_network_is_not_contained_in_it() {
         let mut dice = Dice(1);
         let wide = std::iter::repeat_with(|| rule(&mut dice))

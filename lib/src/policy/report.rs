@@ -76,6 +76,9 @@ pub struct DecisionLine<'a> {
     /// The status that the client was given; not set where there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// What the scan of what leaves found, and where: `github-token in body`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub found: Vec<String>,
     /// Bytes that the client sent after the head: the body of a request, or all of a tunnel.
     pub sent: u64,
     /// Bytes that the server sent after the head.

@@ -218,6 +218,11 @@ fn invalid_routes_are_refused_with_their_place() {
         ),
         ("host: 8.8.8.8, kind: address, ports: [443], passthrough: true", "names no server"),
         ("host: a.example, kind: name, ports: [443], inject: {secret: s}", "exactly one of"),
+        (
+            "host: a.example, kind: name, ports: [443], dlp_exempt: [jtw]",
+            "dlp_exempt: 'jtw' is no rule of the scan: did you mean 'jwt'",
+        ),
+        ("host: a.example, kind: name, ports: [443], dlp_exempt: ['secret:']", "is no rule"),
         ("host: a.example, kind: name, ports: [443], mehtods: [GET]", "did you mean 'methods'"),
     ] {
         let error = parse(&format!("- {{{rule}}}\n")).unwrap_err();
@@ -322,6 +327,7 @@ fn decision_lines_are_read_back() {
         nearest: None,
         address: None,
         status: Some(403),
+        found: Vec::new(),
         sent: 1,
         received: 2,
         duration_us: 3,

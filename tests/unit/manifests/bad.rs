@@ -94,6 +94,18 @@ pub(crate) const BAD: &[(&str, &str, &str, &str)] = &[
         "bottle.yaml:6:49: bottles.dev.egress.routes[0]: inject: secret 'githup' is not in 'secrets': did you mean 'github'",
     ),
     (
+        "exemption from a rule that the scan has not is refused",
+        "egress: {routes: [{host: a.example, dlp_exempt: [github-tokens]}]}",
+        "",
+        "bottle.yaml:5:53: bottles.dev.egress.routes[0]: dlp_exempt: 'github-tokens' is no rule of the scan: did you mean 'github-token'",
+    ),
+    (
+        "exemption of an unknown secret is refused",
+        "secrets: {github: {from_env: T}}\n    egress: {routes: [{host: a.example, dlp_exempt: ['secret:githup']}]}",
+        "",
+        "bottle.yaml:6:53: bottles.dev.egress.routes[0]: dlp_exempt: secret 'githup' is not in 'secrets': did you mean 'github'",
+    ),
+    (
         "credential in two places is refused",
         "secrets: {t: {from_env: T}}\n    egress: {routes: [{host: a.example, inject: {secret: t, bearer: true, query: k}}]}",
         "",

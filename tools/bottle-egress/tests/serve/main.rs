@@ -15,6 +15,7 @@ mod answers;
 mod audit;
 mod client;
 mod destinations;
+mod dlp;
 mod http2;
 mod names;
 mod origin;

@@ -41,7 +41,7 @@ fn full() -> Value {
         "time": "2026-11-24T09:00:00.123Z", "kind": "http", "client": "10.0.0.2",
         "scheme": "https", "method": "GET", "host": "a.example", "port": 443, "path": "/",
         "decision": "deny", "reason": "path", "nearest": 0, "address": "2001:db8::1",
-        "status": 403, "sent": 1, "received": 2, "duration_us": 3, "generation": 1,
+        "status": 403, "found": ["jwt in body"], "sent": 1, "received": 2, "duration_us": 3, "generation": 1,
         "policy": "0".repeat(64), "dropped": 1,
     })
 }

@@ -1,0 +1,160 @@
+//! What the scan of outgoing bytes means for a request: it is refused, or leaves with a note in its
+//! decision, or is not looked at, as the rule says.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bottle::host::Host;
+use bottle::policy::{Dlp, Reason};
+use bottle_egress::dlp::{self, Coding, Finding, Lens, Place, Scanner};
+use bytes::{Bytes, BytesMut};
+use hyper::Uri;
+use hyper::http::request::Parts;
+use tokio::time::Sleep;
+
+use crate::conf::Force;
+use crate::exchange::{Exchange, Upward};
+use crate::pool::Target;
+use crate::reply::Refusal;
+
+/// How long bytes are held that may be the beginning of something. Both sides may wait for one
+/// another, and what began like a token most often ends as something else.
+const HOLD: Duration = Duration::from_millis(250);
+
+/// What is told in place of a path in which something was found.
+const WITHHELD: &str = "/withheld";
+
+/// What is looked at on the rule's route; `None` where nothing is.
+fn lens(force: &Force, rule: usize, target: &Target) -> Option<(Dlp, Lens)> {
+    let rule = force.policy.routes().routes.get(rule)?;
+    if rule.dlp == Dlp::Off {
+        return None;
+    }
+    let host = match &target.host {
+        Host::Name(name) => name.to_string(),
+        Host::Address(address) => address.to_string(),
+    };
+    let lens = Lens { engine: force.engine.clone(), exempt: rule.dlp_exempt.clone(), host };
+    Some((rule.dlp, lens))
+}
+
+/// Looks at a request's host, URL and headers, as the client sent them.
+pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Result<(), Refusal> {
+    let Some((mode, lens)) = lens(&exchange.force, rule, &exchange.target) else { return Ok(()) };
+    let mut found = match &exchange.target.host {
+        Host::Name(name) => dlp::host(&lens, name),
+        Host::Address(_) => Vec::new(),
+    };
+    if let Some(uri) = parts.uri.path_and_query() {
+        found.extend(dlp::url(&lens, uri.as_str()));
+    }
+    let mut scanner = Scanner::new(&lens, Place::Header, None);
+    let mut text = Vec::with_capacity(1024);
+    for (name, value) in &parts.headers {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.push(b':');
+        text.extend_from_slice(value.as_bytes());
+        // What no header holds, so that two of them are never read as one.
+        text.push(0);
+    }
+    scanner.feed(&text);
+    found.extend_from_slice(scanner.end());
+    exchange.found.extend(found.iter().map(ToString::to_string));
+    // What is written down and told of the request names its path.
+    if found.iter().any(|finding| finding.place == Place::Url)
+        && !dlp::url(&lens, exchange.uri.path()).is_empty()
+    {
+        exchange.uri = Uri::from_static(WITHHELD);
+    }
+    verdict(mode, &found)
+}
+
+/// Refuses what was found, where the rule wants that.
+fn verdict(mode: Dlp, found: &[Finding]) -> Result<(), Refusal> {
+    if found.is_empty() || mode != Dlp::Block {
+        return Ok(());
+    }
+    let names: Vec<_> = found.iter().map(ToString::to_string).collect();
+    let exempt: Vec<_> = found.iter().map(|finding| &*finding.rule).collect();
+    Err(Refusal {
+        reason: Reason::Dlp,
+        why: format!(
+            "the scan of what leaves found {}: if that belongs there, the owner of the bottle adds 'dlp_exempt: [{}]' to the rule",
+            names.join(", "),
+            exempt.join(", ")
+        ),
+    })
+}
+
+/// The scan of a request's body, where `rule` wants one.
+pub(crate) fn body(
+    exchange: &Exchange,
+    rule: usize,
+    parts: &Parts,
+    upward: &Arc<Upward>,
+) -> Option<Box<Scan>> {
+    let (mode, lens) = lens(&exchange.force, rule, &exchange.target)?;
+    let scanner = Scanner::new(&lens, Place::Body, Coding::of(&parts.headers));
+    let upward = upward.clone();
+    Some(Box::new(Scan { scanner, mode, held: BytesMut::new(), release: None, upward }))
+}
+
+/// The scan of one body.
+pub(crate) struct Scan {
+    scanner: Scanner,
+    mode: Dlp,
+    /// Bytes that may be the beginning of what must not leave.
+    held: BytesMut,
+    /// When they are sent all the same.
+    release: Option<Pin<Box<Sleep>>>,
+    upward: Arc<Upward>,
+}
+
+impl Scan {
+    /// Takes the next bytes and gives those that may leave; after an error none do.
+    pub(crate) fn pass(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
+        self.scanner.feed(&data);
+        self.judge()?;
+        let wait = if self.mode == Dlp::Block { self.scanner.held() } else { 0 };
+        self.release = None;
+        if wait == 0 && self.held.is_empty() {
+            return Ok(data);
+        }
+        self.held.extend_from_slice(&data);
+        let sent = self.held.len().saturating_sub(wait);
+        Ok(self.held.split_to(sent).freeze())
+    }
+
+    /// Gives what was held until the end, if the end shows nothing.
+    pub(crate) fn end(&mut self) -> Result<Bytes, Refusal> {
+        self.scanner.end();
+        self.judge()?;
+        Ok(self.held.split().freeze())
+    }
+
+    /// Gives what has been held for too long.
+    pub(crate) fn waited(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+        if self.held.is_empty() {
+            return Poll::Pending;
+        }
+        let release = self.release.get_or_insert_with(|| Box::pin(tokio::time::sleep(HOLD)));
+        match release.as_mut().poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                self.release = None;
+                Poll::Ready(self.held.split().freeze())
+            }
+        }
+    }
+
+    fn judge(&self) -> Result<(), Refusal> {
+        let found = self.scanner.found();
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.upward.note(found);
+        verdict(self.mode, found)
+    }
+}
