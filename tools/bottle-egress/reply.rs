@@ -100,7 +100,8 @@ pub(crate) fn bad(why: &str) -> Response<Answer> {
     )
 }
 
-/// The same denial for a client of gRPC, which shows its user a status and a message, not a body.
+/// The same denial for a client of gRPC, which shows its user a status and a message, and takes them
+/// from an answer without a body only.
 pub(crate) fn for_grpc(mut response: Response<Answer>) -> Response<Answer> {
     if !response.headers().contains_key("x-bottle-denied") {
         return response;
@@ -112,7 +113,9 @@ pub(crate) fn for_grpc(mut response: Response<Answer>) -> Response<Answer> {
         b' '..=b'~' if *byte != b'%' => message + std::str::from_utf8(&[*byte]).unwrap_or_default(),
         _ => message + &format!("%{byte:02X}"),
     });
+    *response.body_mut() = Answer::Own(None);
     let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     // PERMISSION_DENIED.
     headers.insert("grpc-status", HeaderValue::from_static("7"));
     if let Ok(message) = HeaderValue::try_from(message) {

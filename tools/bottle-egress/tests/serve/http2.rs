@@ -205,6 +205,7 @@ fn denial_is_told_to_grpc_in_its_own_way() {
         head.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
         let (answer, _) = sender.send_request(head, true).unwrap();
         let head = answer.await.unwrap();
+        assert!(head.body().is_end_stream());
         assert_eq!(
             (head.status().as_u16(), &head.headers()["x-bottle-denied"]),
             (403, &"path".parse().unwrap())
