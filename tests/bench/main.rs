@@ -11,6 +11,7 @@
     reason = "this is no tool: it starts the peers and writes a report"
 )]
 
+mod dlp;
 mod egress;
 mod engine;
 mod load;
@@ -58,8 +59,12 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(&bench.out)?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let mut report = Report::default();
-    let groups: [(&str, Measure); 3] =
-        [("pipeline", pipeline::measure), ("egress", egress::measure), ("engine", engine::measure)];
+    let groups: [(&str, Measure); 4] = [
+        ("pipeline", pipeline::measure),
+        ("dlp", dlp::measure),
+        ("egress", egress::measure),
+        ("engine", engine::measure),
+    ];
     for (name, measure) in groups {
         if wanted.is_empty() || wanted.iter().any(|group| group == name) {
             measure(&bench, &mut report).with_context(|| format!("measure {name}"))?;

@@ -105,6 +105,10 @@ fn rules_have_the_names_that_manifests_may_use() {
     let mut names = names();
     names.sort_unstable();
     assert_eq!(names, bottle::policy::SCAN_RULES);
+    let page = include_str!("../../../man/src/bottle-manifest.5");
+    let told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix(".B ")).collect();
+    let untold: Vec<_> = names.iter().filter(|name| !told.contains(name)).collect();
+    assert!(untold.is_empty(), "bottle-manifest(5) does not know {untold:?}");
 }
 
 #[test]

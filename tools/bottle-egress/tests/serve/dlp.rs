@@ -260,3 +260,40 @@ fn large_upload_is_looked_at_in_constant_memory() {
     assert_eq!(client.answer(false).unwrap().status, 200);
     assert!(peak() < before + (4 << 10), "{before} kB became {} kB", peak());
 }
+
+#[test]
+fn secret_of_the_plan_does_not_leave_by_the_agent_in_any_form() {
+    let (bottle, origin, got) = bottle("");
+    let secret = "hunter2-but-longer";
+    let forms = [
+        "hunter2-but-longer",
+        "eGh1bnRlcjItYnV0LWxvbmdlcg",
+        "68756e746572322d6275742d6c6f6e676572",
+    ];
+    // The control: before it is a secret it passes.
+    for form in forms {
+        assert_eq!(post(&bottle, "", &[form.as_bytes()]).unwrap().status, 200);
+        assert_eq!(get(&bottle, &format!("/a?d={form}"), "").status, 200);
+    }
+    bottle.give(1, &[("db", secret)]);
+    origin.take();
+    for form in forms {
+        got.lock().unwrap().clear();
+        let pieces: Vec<_> = form.as_bytes().chunks(1).collect();
+        let answer = post(&bottle, "", &pieces).unwrap();
+        assert!(answer.body.contains("found secret:db in body"), "{}", answer.body);
+        assert!(got.lock().unwrap().len() <= form.len() / 2, "{form}");
+        for (path, headers) in
+            [(format!("/a?d={form}"), String::new()), ("/a".to_owned(), format!("x: {form}\r\n"))]
+        {
+            let answer = get(&bottle, &path, &headers);
+            assert!(answer.body.contains("found secret:db in "), "{}", answer.body);
+            assert!(!answer.body.contains(form));
+        }
+    }
+    assert!(origin.take().iter().all(|seen| seen.line.starts_with("POST /x ")));
+    // A new value is looked for in place of the old one.
+    bottle.give(2, &[("db", "another one")]);
+    assert_eq!(get(&bottle, &format!("/a?d={secret}"), "").status, 200);
+    assert_eq!(get(&bottle, "/a?d=another%20one", "").denied(), Some("dlp"));
+}
