@@ -52,7 +52,7 @@ install: ## install below $(DESTDIR)$(PREFIX)
 	install -m 755 scripts/images $(BINDIR)/bottle-images
 	install -m 644 $(wildcard man/*.1) $(MANDIR)/man1
 	install -m 644 $(wildcard man/*.5) $(MANDIR)/man5
-	install -m 644 README.md LICENSE-MIT LICENSE-APACHE $(DOCDIR)
+	install -m 644 README.md LICENSE-MIT LICENSE-APACHE man/decisions.schema.json $(DOCDIR)
 	cp -R man/examples $(DOCDIR)
 
 uninstall: ## remove what install installed

@@ -27,6 +27,7 @@ mod readme;
 mod reap;
 mod render;
 mod script;
+mod secrets;
 mod support;
 mod terminal;
 mod up;

@@ -21,7 +21,7 @@ pub(crate) struct Args {
     pub(crate) refresh_secrets: Option<Slug>,
 
     /// Go on until the bottle is down or whoever started this has ended, and read them again
-    /// whenever egress says that one has ended; at most once a minute
+    /// whenever egress says that one has ended; at most every 15 seconds
     #[arg(long, requires = "refresh_secrets")]
     pub(crate) follow: bool,
 }

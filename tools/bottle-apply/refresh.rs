@@ -22,9 +22,10 @@ use crate::{PATIENCE, TOOL};
 const TICK: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether a secret has ended, and how long one that was read is left alone:
-/// whatever a sidecar claims, commands are not run more often.
+/// whatever a sidecar claims, commands are not run more often. A source may give the old value until
+/// the last moment, so that one that expires within the minute is asked for more than once.
 const LOOK: Duration = Duration::from_secs(2);
-const PAUSE: Duration = Duration::from_mins(1);
+const PAUSE: Duration = Duration::from_secs(15);
 
 /// Reads the secrets of a bottle again, and waits until egress uses them.
 pub(crate) fn once(state: &State, slug: &Slug, limit: Duration, group: Group) -> Result<()> {
