@@ -133,6 +133,28 @@ impl Digits {
     }
 }
 
+/// Writes what whole groups of a few characters stand for, and says how many bytes that is.
+pub(super) fn cell(chars: &[u8], hex: bool, out: &mut [u8]) -> usize {
+    let mut length = 0;
+    let mut put = |bytes: &[u8]| {
+        if let Some(place) = out.get_mut(length..length + bytes.len()) {
+            place.copy_from_slice(bytes);
+            length += bytes.len();
+        }
+    };
+    if hex {
+        for [high, low] in chars.as_chunks::<2>().0 {
+            put(&[nibble(*high) << 4 | nibble(*low)]);
+        }
+    } else {
+        for group in chars.as_chunks::<4>().0 {
+            let six = group.map(|byte| u32::from(SIX[usize::from(byte)]));
+            put(&(six[0] << 18 | six[1] << 12 | six[2] << 6 | six[3]).to_be_bytes()[1..]);
+        }
+    }
+    length
+}
+
 /// What Base64 of either alphabet stands for, padded or not.
 pub(super) fn base64(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());

@@ -26,6 +26,9 @@ const BLOCK: usize = 16 << 10;
 /// The characters of the shortest run that is decoded: fewer hold no token.
 const CELL: usize = 24;
 
+/// A run of fewer characters that stands for no text is not decoded.
+const DULL: usize = 80;
+
 /// Plain bytes around an escape that are looked at with it, and bytes that are kept before what is
 /// not judged yet.
 const AROUND: usize = 256;
@@ -398,6 +401,10 @@ impl Layer {
                 at += CELL / 2;
                 continue;
             };
+            if let Some(end) = dull(&self.bytes[at..], class) {
+                at += end;
+                continue;
+            }
             self.runs = at;
             self.run = Run::open(cx, self.depth, class);
             if self.run.is_none() {
@@ -550,7 +557,7 @@ impl Run {
         let text = self.lanes.iter().map(|(digits, _)| {
             out.clear();
             digits.clone().push(&chars[..chars.len().min(CELL + 4)], &mut out);
-            out.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
+            is_text(&out)
         });
         let text: Vec<bool> = text.collect();
         if text.contains(&true) {
@@ -590,6 +597,26 @@ impl Run {
             cx.close();
         }
     }
+}
+
+/// How long a run is that is short and stands for no text, neither at its beginning nor at its end,
+/// wherever it begins: a name, most often.
+fn dull(bytes: &[u8], class: u8) -> Option<usize> {
+    let end = bytes.iter().take(DULL).position(|byte| CLASS[usize::from(*byte)] & class == 0)?;
+    let (first, last) = (&bytes[..CELL], &bytes[end - CELL..end]);
+    let steps = if class == HEX { 2 } else { 4 };
+    let text = [first, last].iter().any(|cell| {
+        (0..steps).any(|skip| {
+            let mut out = [0; CELL];
+            let length = decode::cell(&cell[skip..], class == HEX, &mut out);
+            is_text(&out[..length])
+        })
+    });
+    (!text).then_some(end)
+}
+
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
 }
 
 /// What comes between two lines of one run.
