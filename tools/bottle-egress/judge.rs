@@ -69,6 +69,8 @@ enum Question {
     Connect { id: u64, client: IpAddr, authority: String, headers: Lines },
     /// May this request leave?
     Request(Box<Asked>),
+    /// What to answer to a request that programs read differently?
+    Malformed { id: u64, client: IpAddr, tunnel: Option<Within>, why: String },
     /// A request that was allowed is over, or a tunnel of which no request came.
     End { of: u64, status: Option<u16>, sent: u64, received: u64 },
     /// A request came of a tunnel, and then is the line in the journal.
@@ -275,6 +277,9 @@ impl Judge {
         let (id, answered) = match question {
             Question::Connect { id, client, authority, headers } => {
                 (id, self.connect(id, client, &authority, &headers).map(Given::Tunnel))
+            }
+            Question::Malformed { id, client, tunnel, why } => {
+                (id, Err(self.malformed(client, tunnel.as_ref(), &why)))
             }
             Question::Request(asked) => (asked.id, self.request(&asked).await.map(Given::Leave)),
             Question::Ready | Question::End { .. } | Question::Used { .. } => return,
@@ -509,6 +514,24 @@ impl Judge {
         self.egress.journal.record(&line);
         let request = format!("{} {host}{path}", asked.method);
         Box::new(reply::denied(&force.policy.refusal(reason, request, why), accept))
+    }
+
+    /// Refuses and records a request that is framed in a way that programs read differently.
+    fn malformed(
+        &self,
+        client: IpAddr,
+        tunnel: Option<&Within>,
+        why: &str,
+    ) -> Box<Response<Answer>> {
+        let force = self.egress.conf.force();
+        let host = tunnel.map_or("", |tunnel| &*tunnel.host);
+        let mut line = line(Kind::Http, client, "", host, &force);
+        line.scheme = Some(match tunnel {
+            Some(tunnel) if tunnel.tls => Scheme::Https,
+            _ => Scheme::Http,
+        });
+        line.port = tunnel.map(|tunnel| tunnel.port);
+        Box::new(place::unclear(&self.egress, &force, line, why, None))
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<u64, Open>> {

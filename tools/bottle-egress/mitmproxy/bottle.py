@@ -9,11 +9,17 @@ import asyncio
 import functools
 import json
 import os
+import re
 import signal
 import sys
 
-from mitmproxy import ctx, http
+import h11
+from mitmproxy import ctx, http, version
+from mitmproxy.proxy import events
 from mitmproxy.proxy.layers.http import HttpStream, _http1
+
+# What is reached into below is that of this version.
+VERSION = "11.0.2"
 
 JUDGE = os.environ.get("BOTTLE_JUDGE", "/opt/bottle/bottle-egress")
 
@@ -49,7 +55,225 @@ def say(text):
     print(f"bottle-mitmproxy: {text}", file=sys.stderr, flush=True)
 
 
-# Three places where mitmproxy, of the version that is pinned, has no hook.
+if version.VERSION != VERSION:
+    say(f"mitmproxy is {version.VERSION}, and this addon is for {VERSION}")
+    os._exit(1)
+
+
+# HTTP/1 of a client, looked at before it is parsed, as strict.rs does: what programs read
+# differently is refused.
+
+# The longest head, and the most bytes of trailers.
+HEAD = 64 << 10
+TRAILERS = 16 << 10
+
+# That of strict.rs, which has a status of its own.
+TOO_LONG = "the head is longer than 64 KiB"
+
+BLANK = re.compile(rb"\n\r?\n")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+CONTROL_BUT_TAB = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+NUMBER = re.compile(rb"0|[1-9][0-9]{0,17}")
+SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+TRAILER = re.compile(rb"[^\r\n]*\r\n")
+PART_OF_SIZE = re.compile(rb"(?:[0-9A-Fa-f]{1,15}\r?)?\Z")
+
+
+class Fault(Exception):
+    """Why a request is refused, a phrase for a person."""
+
+
+def look(head):
+    """Looks at a whole head, up to its empty line; whether chunks follow."""
+    first, *fields = head[:-1].split(b"\n")
+    if not all(line.endswith(b"\r") for line in [first, *fields]):
+        raise Fault("a line of the head ends with a line feed alone")
+    parts = first[:-1].split(b" ")
+    if len(parts) != 3:
+        raise Fault("the first line is not method, target and version with one space between")
+    method, target, spoken = parts
+    if not TOKEN.fullmatch(method):
+        raise Fault("the method is not one")
+    if not target or CONTROL.search(target):
+        raise Fault("the target is empty or holds control characters")
+    if spoken == b"HTTP/2.0":
+        raise Fault("HTTP/2 is spoken within TLS only: use https, or HTTP/1.1")
+    if spoken not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise Fault("the version is neither HTTP/1.1 nor HTTP/1.0")
+    length = chunked = False
+    for line in fields[:-1]:
+        if line.startswith((b" ", b"\t")):
+            raise Fault("a field goes on in the next line")
+        name, colon, value = line[:-1].partition(b":")
+        if not colon:
+            raise Fault("a line of the head is no field")
+        if not TOKEN.fullmatch(name):
+            raise Fault("the name of a field is not one")
+        value = value.strip(b" \t")
+        if CONTROL_BUT_TAB.search(value):
+            raise Fault("a field holds control characters")
+        name = name.lower()
+        plain = name.replace(b"_", b"-")
+        if plain in (b"content-length", b"transfer-encoding") and plain != name:
+            raise Fault("the name of a field of framing is written with '_'")
+        if name == b"content-length":
+            if length:
+                raise Fault("it has two 'Content-Length'")
+            if not NUMBER.fullmatch(value):
+                raise Fault("'Content-Length' is not one plain number")
+            length = True
+        elif name == b"transfer-encoding":
+            if chunked:
+                raise Fault("it has two 'Transfer-Encoding'")
+            if value.lower() != b"chunked":
+                raise Fault("'Transfer-Encoding' is other than 'chunked'")
+            chunked = True
+    if length and chunked:
+        raise Fault("it has 'Content-Length' and 'Transfer-Encoding'")
+    if chunked and spoken == b"HTTP/1.0":
+        raise Fault("HTTP/1.0 has no 'Transfer-Encoding'")
+    return chunked
+
+
+class Chunks:
+    """Reads a body in chunks: sizes in hex, nothing behind them, whole line ends. Trailers go no
+    further."""
+
+    def __init__(self):
+        self.held = bytearray()
+        # What is left of a chunk, with the line end behind it.
+        self.left = 0
+        # Of trailers, once they have begun.
+        self.trailers = None
+        self.ended = False
+        self.fault = None
+
+    def __call__(self, buf):
+        if self.ended:
+            return h11.EndOfMessage()
+        if len(buf):
+            self.held += buf.maybe_extract_at_most(len(buf))
+        try:
+            if self.fault:
+                raise self.fault
+            data, at = self.scan()
+        except Fault as fault:
+            self.fault = fault
+            raise h11.RemoteProtocolError(str(fault)) from None
+        del self.held[:at]
+        if self.ended:
+            buf += self.held
+        if data:
+            return h11.Data(data=bytes(data))
+        return h11.EndOfMessage() if self.ended else None
+
+    def scan(self):
+        """The data of what is held, and how much of that has been read."""
+        data, at, held = bytearray(), 0, self.held
+        while at < len(held) and not self.ended:
+            if self.left > 2:
+                part = held[at : at + self.left - 2]
+                data += part
+                at += len(part)
+                self.left -= len(part)
+            elif self.left:
+                if held[at] != b"\n\r"[self.left - 1]:
+                    raise Fault("a chunk is malformed")
+                at += 1
+                self.left -= 1
+            elif self.trailers is None:
+                size = SIZE.match(held, at)
+                if not size:
+                    if PART_OF_SIZE.match(held, at):
+                        break
+                    raise Fault("the line before a chunk is not its size in hex alone")
+                at = size.end()
+                number = int(size[1], 16)
+                if number:
+                    self.left = number + 2
+                else:
+                    self.trailers = 0
+            else:
+                end = held.find(b"\n", at)
+                line = held[at : end + 1 or len(held)]
+                if self.trailers + len(line) > TRAILERS:
+                    raise Fault("the trailers are longer than 16 KiB")
+                if end < 0:
+                    break
+                if not TRAILER.fullmatch(line):
+                    raise Fault("a trailer ends with a line feed alone or holds a carriage return")
+                at = end + 1
+                self.trailers += len(line)
+                self.ended = line == b"\r\n"
+        return data, at
+
+    def read_eof(self):
+        raise h11.RemoteProtocolError("the body ended before its end")
+
+
+def looked_at(read):
+    """Looks at a head before it is read, and at what is there of a body in chunks."""
+
+    @functools.wraps(read)
+    def patched(self, event):
+        if not isinstance(event, events.DataReceived):
+            yield from read(self, event)
+            return
+        data = bytes(self.buf)
+        # Some old clients send empty lines behind a body.
+        empty = 0
+        while data.startswith(b"\r\n", empty):
+            empty += 2
+        self.buf.maybe_extract_at_most(empty)
+        data = data[empty:]
+        try:
+            blank = BLANK.search(data)
+            if (blank.end() if blank else len(data)) > HEAD:
+                raise Fault(TOO_LONG)
+            if not blank:
+                if data.startswith(b"\n"):
+                    raise Fault("a line of the head ends with a line feed alone")
+                return
+            if look(data[: blank.end()]):
+                begun, chunks = _http1.ReceiveBuffer(), Chunks()
+                begun += data[blank.end() :]
+                try:
+                    while chunks(begun) and not chunks.ended:
+                        pass
+                except h11.RemoteProtocolError as error:
+                    raise Fault(str(error)) from None
+        except Fault as fault:
+            self.buf.maybe_extract_at_most(len(self.buf))
+            # A request that stands for it, for somebody has to answer.
+            self.request = _http1.http1.read_request_head(
+                [b"GET http://malformed.invalid/ HTTP/1.1", b"connection: close"]
+            )
+            self.request.fault = str(fault)
+            headers = _http1.RequestHeaders(self.stream_id, self.request, True)
+            yield _http1.ReceiveHttp(headers)
+            self.body_reader = _http1.make_body_reader(0)
+            self.state = self.read_body
+            yield from self.state(event)
+            return
+        yield from read(self, event)
+
+    return patched
+
+
+def in_chunks(read):
+    """Reads a body in chunks by ours."""
+
+    @functools.wraps(read)
+    def patched(self, event):
+        if isinstance(self.body_reader, _http1.ChunkedReader):
+            self.body_reader = Chunks()
+        yield from read(self, event)
+
+    return patched
+
+
+# Places where mitmproxy has no hook.
 
 
 def framed(send):
@@ -73,6 +297,9 @@ def remembered(begin):
     def patched(self, event):
         if request := getattr(event, "request", None):
             request.said = (chars(request.data.scheme), chars(request.data.authority))
+            if request.is_http2 and event.end_stream:
+                if request.headers.get("content-length", "0") != "0":
+                    request.fault = "it has 'Content-Length' and no body"
         return begin(self, event)
 
     return patched
@@ -92,6 +319,8 @@ def refused_at_once(start):
     return patched
 
 
+_http1.Http1Server.read_headers = looked_at(_http1.Http1Server.read_headers)
+_http1.Http1Server.read_body = in_chunks(_http1.Http1Server.read_body)
 _http1.Http1Client.send = framed(_http1.Http1Client.send)
 HttpStream.state_wait_for_request_headers = remembered(HttpStream.state_wait_for_request_headers)
 HttpStream.start_request_stream = refused_at_once(HttpStream.start_request_stream)
@@ -324,6 +553,12 @@ class Bottle:
                 "tls": bool(flow.client_conn.tls),
                 "server_name": flow.client_conn.sni,
             }
+        if fault := getattr(request, "fault", None):
+            names = ("client", "tunnel")
+            question = {name: question[name] for name in names if name in question}
+            verdict = await self.judge.ask({**question, "ask": "malformed", "why": fault})
+            no = verdict["refuse"]
+            return refuse(flow, no["status"], dict(no["headers"]), no["body"])
         # A connection that another request of this client opened meanwhile has to be allowed too.
         place, dialled = None, []
         for _ in range(4):
