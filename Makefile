@@ -3,14 +3,13 @@
 PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
-SHAREDIR = $(DESTDIR)$(PREFIX)/share/bottle
 DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/bottle
 
 CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
 
-.PHONY: all debug help images engines demo test unit integration twin bench lint fmt install uninstall clean
+.PHONY: all debug help images demo test unit integration bench lint fmt install uninstall clean
 
 # Always the same packages, so that cargo resolves the same features and builds each crate once.
 all: ## build the tools and the sidecars
@@ -21,9 +20,6 @@ help: ## show this list
 
 images: ## make the sidecars' images
 	scripts/images
-
-engines: images ## make mitmproxy's image
-	scripts/images --no-build --mitmproxy
 
 # The sidecars too: the tests of the root package look for them beside the tools.
 debug:
@@ -40,9 +36,6 @@ unit: debug ## run the tests that need no engine
 integration: debug images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --workspace --test integration -- --test-threads=2
 
-twin: debug engines ## run the table of requests on mitmproxy
-	tests/twin
-
 bench: all images ## measure, into target/bench/
 	tests/bench/run
 
@@ -57,16 +50,13 @@ install: ## install below $(DESTDIR)$(PREFIX)
 	install -m 755 $(addprefix $(RELEASE)/,$(TOOLS)) $(BINDIR)
 	install -m 755 scripts/bottle $(BINDIR)/bottle
 	install -m 755 scripts/images $(BINDIR)/bottle-images
-	install -m 755 scripts/debian $(BINDIR)/bottle-debian
-	install -d $(SHAREDIR)
-	install -m 644 tools/bottle-egress/mitmproxy/bottle.py $(SHAREDIR)/mitmproxy.py
 	install -m 644 $(wildcard man/*.1) $(MANDIR)/man1
 	install -m 644 $(wildcard man/*.5) $(MANDIR)/man5
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE man/decisions.schema.json $(DOCDIR)
 	cp -R man/examples $(DOCDIR)
 
 uninstall: ## remove what install installed
-	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images bottle-debian) $(SHAREDIR)/mitmproxy.py
+	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images)
 	rm -f $(addprefix $(MANDIR)/man1/,$(notdir $(wildcard man/*.1))) $(addprefix $(MANDIR)/man5/,$(notdir $(wildcard man/*.5)))
 	rm -rf $(DOCDIR)
 

@@ -19,7 +19,6 @@ mod headers;
 mod hello;
 mod inject;
 mod journal;
-mod judge;
 mod lanes;
 mod leaks;
 mod mask;
@@ -47,7 +46,6 @@ use args::{Args, Verb};
 fn main() -> ExitCode {
     bottle::run("bottle-egress", |args: Args| match args.verb {
         Verb::Serve(args) => serve::serve(&args),
-        Verb::Judge(args) => judge::judge(&args),
         Verb::Ca(args) => ca::print(&args),
         Verb::Check(args) => check::check(&args),
         Verb::Scan(args) => scan::scan(&args),
