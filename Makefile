@@ -9,7 +9,7 @@ CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
 
-.PHONY: all debug help images demo test unit integration bench lint fmt install uninstall clean
+.PHONY: all debug help images debian demo test unit integration bench lint fmt install uninstall clean
 
 # Always the same packages, so that cargo resolves the same features and builds each crate once.
 all: ## build the tools and the sidecars
@@ -20,6 +20,9 @@ help: ## show this list
 
 images: ## make the sidecars' images
 	scripts/images
+
+debian: ## make the image of Debian that the trust matrix runs in
+	xargs scripts/debian <tests/fixtures/trust/packages
 
 # The sidecars too: the tests of the root package look for them beside the tools.
 debug:

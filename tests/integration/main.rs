@@ -30,5 +30,6 @@ mod script;
 mod secrets;
 mod support;
 mod terminal;
+mod trust;
 mod up;
 mod workspace;

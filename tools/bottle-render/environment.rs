@@ -12,6 +12,9 @@ pub(crate) const CONF: &str = "/etc/bottle";
 /// Where the agent sees its skills.
 pub(crate) const SKILLS: &str = "/etc/bottle-skills";
 
+/// The script, in [`CONF`], that leads old versions of Node to the proxy.
+pub(crate) const NODE_PROXY: &str = "node-proxy.cjs";
+
 /// Clients that put the named file in place of the public roots: they need all of them.
 const REPLACES: [&str; 9] = [
     "AWS_CA_BUNDLE",
@@ -34,8 +37,9 @@ pub(crate) fn lines(plan: &Plan, net: &Net) -> Vec<String> {
     let mut all = ours(plan, net);
     for (name, value) in &plan.env {
         match all.get_mut(name) {
-            // Java takes the last of two options; an agent's `-Xmx` must not cost it the proxy.
-            Some(options) if name == "JAVA_TOOL_OPTIONS" => {
+            // Java takes the last of two options; an agent's `-Xmx` must not cost it the proxy. Node
+            // takes them all.
+            Some(options) if name == "JAVA_TOOL_OPTIONS" || name == "NODE_OPTIONS" => {
                 options.push(' ');
                 options.push_str(value);
             }
@@ -67,7 +71,9 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     for name in ADDS {
         set(name, format!("{CONF}/ca.pem"));
     }
+    // New versions of Node read it, for old ones there is a script.
     set("NODE_USE_ENV_PROXY", "1".to_owned());
+    set("NODE_OPTIONS", format!("--require={CONF}/{NODE_PROXY}"));
     set("JAVA_TOOL_OPTIONS", java(&egress.to_string()));
     if plan.prompt.is_some() {
         set("BOTTLE_PROMPT", format!("{CONF}/prompt"));

@@ -13,6 +13,7 @@ use bottle::{Blame, secret, strict};
 use bottle::{pipelock, state};
 
 use crate::authority::Authority;
+use crate::environment;
 use crate::model::{self, Facts};
 use crate::mounts::copy_of;
 use crate::who::Caller;
@@ -124,6 +125,7 @@ fn agent(facts: &Facts, content: &Content, roots: &str, ca: &str) -> Result<()> 
     let bundle = [roots, ca].concat();
     conf.file("bundle.pem", &bundle, 0o644)?;
     conf.file("bundle.jks", truststore::jks(&bundle), 0o644)?;
+    conf.file(environment::NODE_PROXY, include_str!("node-proxy.cjs"), 0o644)?;
     match &facts.plan.prompt {
         Some(prompt) => conf.file("prompt", prompt, 0o644)?,
         None => state::remove(&conf.path.join("prompt"))?,
