@@ -62,7 +62,7 @@ pub fn host(lens: &Lens, name: &str) -> Vec<Finding> {
 }
 
 fn find(lens: &Lens, found: &mut Vec<Finding>, rule: &str, place: Place, offset: usize) {
-    let fine = RULES.iter().any(|it| it.name == rule && it.is_fine_at(&lens.host));
+    let fine = RULES.iter().any(|it| it.name == rule && it.is_fine_at(&lens.host, place));
     if !fine && !lens.exempt.iter().any(|exempt| exempt == rule) {
         found.push(Finding { rule: rule.to_owned(), place, offset: offset as u64 });
     }

@@ -244,7 +244,7 @@ impl Layer {
         match lead {
             Lead::Rule(at) => {
                 let rule = &RULES[*at];
-                if !rule.at.contains(&cx.place) || rule.is_fine_at(&cx.lens.host) {
+                if !rule.at.contains(&cx.place) || rule.is_fine_at(&cx.lens.host, cx.place) {
                     return Look::None;
                 }
                 let bytes = &bytes[..bytes.len().min(WINDOW)];

@@ -47,6 +47,8 @@ pub(super) struct Rule {
     #[serde(default)]
     fine_at: Vec<String>,
     #[serde(default)]
+    pub(super) own: Vec<String>,
+    #[serde(default)]
     pub(super) private: bool,
     #[serde(default)]
     #[cfg_attr(not(test), expect(dead_code, reason = "for the rule's own tests"))]
@@ -90,9 +92,11 @@ impl Rule {
         begins && !self.unless_after.iter().any(|text| before.ends_with(text.as_bytes()))
     }
 
-    /// Whether the host hands such a thing out itself.
-    pub(super) fn is_fine_at(&self, host: &str) -> bool {
-        self.fine_at.iter().any(|fine| match fine.strip_prefix('*') {
+    /// Whether it is no leak there: the host hands such a thing out itself, or it is the provider's own
+    /// key in a header.
+    pub(super) fn is_fine_at(&self, host: &str, place: Place) -> bool {
+        let own = if place == Place::Header { &self.own[..] } else { &[] };
+        self.fine_at.iter().chain(own).any(|fine| match fine.strip_prefix('*') {
             Some(end) => host.ends_with(end),
             None => host == fine,
         })

@@ -196,6 +196,35 @@ fn exempt_finding_is_none_and_another_one_stays() {
 }
 
 #[test]
+fn providers_own_key_in_a_header_to_the_provider_is_no_leak_and_anywhere_else_it_is() {
+    let to = |host: &str, place, sample: &str| {
+        let lens = Lens { host: host.to_owned(), ..lens() };
+        names_of(&scan_slice(&lens, place, sample.as_bytes())).join(",")
+    };
+    let mut tried = 0;
+    for rule in RULES.iter() {
+        for own in &rule.own {
+            let host = own.replacen("*.", "api.", 1);
+            for leak in &rule.leaks {
+                let sample = leak.replace("{}", "");
+                assert_eq!(to(&host, Place::Header, &sample), "", "{sample} to {host}");
+                assert_eq!(to(&host, Place::Body, &sample), rule.name, "{sample} to {host}");
+                for other in
+                    ["api.example.com", &format!("{host}.example.com"), &format!("x{host}")]
+                {
+                    // "*.x.com" covers what "x" before it makes of a longer host.
+                    let fine = own.starts_with('*') && other.starts_with('x');
+                    let found = if fine { "" } else { &rule.name };
+                    assert_eq!(to(other, Place::Header, &sample), found, "{sample} to {other}");
+                }
+                tried += 1;
+            }
+        }
+    }
+    assert!(tried > 30, "{tried}");
+}
+
+#[test]
 fn encodings_are_undone_in_one_another() {
     let lens = lens();
     let text = format!("some words before the token {} and some after it", token());
