@@ -309,8 +309,8 @@ pub struct Route {
     /// `block`.
     #[serde(default, deserialize_with = "some")]
     pub dlp: Option<Dlp>,
-    /// Findings that are no leak on this route, a list of the scan's rules, or `secret:NAME`: a
-    /// provider's own key to its own host. Default: none.
+    /// Findings that are no leak on this route, a list of the scan's rules, or `secret:NAME`: a key
+    /// that the agent holds, on the host that it is for. Default: none.
     #[serde(default, deserialize_with = "some_of")]
     pub dlp_exempt: Option<Vec<Text>>,
 }
