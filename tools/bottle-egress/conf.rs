@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::dlp::Engine;
 use anyhow::Result;
 use bottle::credentials::Told;
 use bottle::error::{Blame, caller};
 use bottle::policy::{Policy, Routes};
 use bottle::state;
-use bottle_egress::dlp::Engine;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};

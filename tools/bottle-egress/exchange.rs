@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use crate::dlp::Finding;
 use bottle::host::Host;
 use bottle::policy::{Decision, Kind, Reason};
 use bottle::record;
-use bottle_egress::dlp::Finding;
 use hyper::{Method, Uri};
 
 use crate::conf::Force;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::dlp::{self, Coding, Finding, Lens, Place, Scanner};
 use bottle::host::Host;
 use bottle::policy::{Dlp, Reason};
-use bottle_egress::dlp::{self, Coding, Finding, Lens, Place, Scanner};
 use bytes::{Bytes, BytesMut};
 use hyper::Uri;
 use hyper::http::request::Parts;

@@ -1,4 +1,59 @@
-//! The part of egress that takes hostile bytes and does no I/O, apart from the program so that a
-//! fuzzer, a bench and the program itself call the same code.
+//! `bottle-egress`: the way out of a bottle. An intercepting proxy and a DNS that answers the
+//! bottle's own names; both refuse, explain and record all else.
+//!
+//! A library only so that fuzzers and benches call the code that the program runs. What takes bytes
+//! and does no I/O is public; [`main`] is the program.
 
+use std::process::ExitCode;
+
+mod args;
+mod body;
+mod ca;
+mod check;
+mod conf;
+mod connect;
+mod counted;
+mod dial;
 pub mod dlp;
+mod dns;
+mod exchange;
+mod forward;
+mod gate;
+mod headers;
+mod hello;
+mod inject;
+mod journal;
+mod lanes;
+mod leaks;
+mod mask;
+mod parent;
+mod passthrough;
+mod place;
+mod pool;
+mod prefixed;
+mod proxy;
+mod reply;
+mod resolve;
+mod revoke;
+mod scan;
+mod secrets;
+mod send;
+mod serve;
+mod strict;
+mod tls;
+mod tunnel;
+mod upgrade;
+mod watch;
+
+use args::{Args, Verb};
+
+/// Runs the program, from its arguments to its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    bottle::run("bottle-egress", |args: Args| match args.verb {
+        Verb::Serve(args) => serve::serve(&args),
+        Verb::Ca(args) => ca::print(&args),
+        Verb::Check(args) => check::check(&args),
+        Verb::Scan(args) => scan::scan(&args),
+    })
+}

@@ -7,9 +7,9 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::dlp::{self, Engine, Finding, Lens, Place, Scanner};
 use anyhow::Result;
 use bottle::error::{Blame, no};
-use bottle_egress::dlp::{self, Engine, Finding, Lens, Place, Scanner};
 use serde_json::json;
 
 use crate::args::Scan;
