@@ -3,13 +3,14 @@
 PREFIX ?= /usr/local
 BINDIR = $(DESTDIR)$(PREFIX)/bin
 MANDIR = $(DESTDIR)$(PREFIX)/share/man
+SHAREDIR = $(DESTDIR)$(PREFIX)/share/bottle
 DOCDIR = $(DESTDIR)$(PREFIX)/share/doc/bottle
 
 CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
 
-.PHONY: all debug help images debian demo test unit integration bench lint fmt install uninstall clean
+.PHONY: all debug help images debian engines demo test unit integration twin bench lint fmt install uninstall clean
 
 # Always the same packages, so that cargo resolves the same features and builds each crate once.
 all: ## build the tools and the sidecars
@@ -23,6 +24,10 @@ images: ## make the sidecars' images
 
 debian: ## make the image of Debian that the trust matrix runs in
 	xargs scripts/debian <tests/fixtures/trust/packages
+
+# Of the same Debian, so that a bare machine makes one root file system and not two.
+engines: images ## make mitmproxy's image
+	scripts/images --no-build --mitmproxy --base="$$(xargs scripts/debian <tests/fixtures/trust/packages)"
 
 # The sidecars too: the tests of the root package look for them beside the tools.
 debug:
@@ -39,6 +44,9 @@ unit: debug ## run the tests that need no engine
 integration: debug images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --workspace --test integration -- --test-threads=2
 
+twin: debug engines ## run the table of requests on mitmproxy
+	tests/twin
+
 bench: all images ## measure, into target/bench/
 	tests/bench/run
 
@@ -53,13 +61,16 @@ install: ## install below $(DESTDIR)$(PREFIX)
 	install -m 755 $(addprefix $(RELEASE)/,$(TOOLS)) $(BINDIR)
 	install -m 755 scripts/bottle $(BINDIR)/bottle
 	install -m 755 scripts/images $(BINDIR)/bottle-images
+	install -m 755 scripts/debian $(BINDIR)/bottle-debian
+	install -d $(SHAREDIR)
+	install -m 644 tools/bottle-egress/mitmproxy/bottle.py $(SHAREDIR)/mitmproxy.py
 	install -m 644 $(wildcard man/*.1) $(MANDIR)/man1
 	install -m 644 $(wildcard man/*.5) $(MANDIR)/man5
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE man/decisions.schema.json $(DOCDIR)
 	cp -R man/examples $(DOCDIR)
 
 uninstall: ## remove what install installed
-	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images)
+	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images bottle-debian) $(SHAREDIR)/mitmproxy.py
 	rm -f $(addprefix $(MANDIR)/man1/,$(notdir $(wildcard man/*.1))) $(addprefix $(MANDIR)/man5/,$(notdir $(wildcard man/*.5)))
 	rm -rf $(DOCDIR)
 

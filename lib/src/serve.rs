@@ -2,12 +2,27 @@
 
 use crate::error::caller;
 use crate::plan::{Engine, Plan};
+use crate::policy::Dlp;
 use anyhow::Result;
 
 /// Refuses a plan that asks for what no sidecar serves yet, naming all of it.
 pub fn check(plan: &Plan) -> Result<()> {
+    let rules = &plan.egress.routes;
+    let mitmproxy = plan.egress.engine == Engine::Mitmproxy;
     let asked = [
-        ("egress.engine: mitmproxy", plan.egress.engine == Engine::Mitmproxy),
+        ("egress.engine: mitmproxy with pipelock", mitmproxy && plan.pipelock.is_some()),
+        (
+            "egress.engine: mitmproxy with egress.routes: passthrough",
+            mitmproxy && rules.iter().any(|rule| rule.passthrough),
+        ),
+        (
+            "egress.engine: mitmproxy with egress.routes: dlp (other than off)",
+            mitmproxy && rules.iter().any(|rule| rule.dlp != Dlp::Off),
+        ),
+        (
+            "egress.engine: mitmproxy with egress.routes: inject.mask",
+            mitmproxy && rules.iter().filter_map(|rule| rule.inject.as_ref()).any(|add| add.mask),
+        ),
         ("git", !plan.git.is_empty()),
         ("ssh", !plan.ssh.is_empty()),
         ("supervise", plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled)),

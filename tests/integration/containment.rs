@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::common::manifest::Manifest;
 use crate::common::{Run, SIDECARS, TOOLS, Tool, bin, skip};
 use crate::origin::{BODY, Origin, SITE};
-use crate::support::{Bottle, docker, images};
+use crate::support::{Bottle, docker, images, mitmproxy};
 
 /// A user that is on no machine, and not root.
 const UID: u32 = 48_213;
@@ -150,19 +150,21 @@ fn verdict(run: &Run) -> Verdict {
     serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}\n{}", run.report()))
 }
 
-fn manifest(pool: &str) -> Manifest {
-    let route = json!({ "methods": ["GET"], "paths": ["/", "/echo"] });
+fn manifest(pool: &str, engine: &str) -> Manifest {
+    let dlp = if engine == "mitmproxy" { "off" } else { "block" };
+    let route = json!({ "methods": ["GET"], "paths": ["/", "/echo"], "dlp": dlp });
     Manifest::new()
         .image(&image("probe"))
         .route(Origin::route(pool, &route))
         .set("bottles.dev.egress.ca_certificates", json!(["origin.pem"]))
+        .set("bottles.dev.egress.engine", engine)
 }
 
 /// Starts a bottle as `caller`, tries everything, and reaps it.
-fn holds(bottle: &Bottle, caller: &Caller) {
+fn holds(bottle: &Bottle, caller: &Caller, engine: &str) {
     let origin = Origin::start();
     let ca = bottle.file("origin.pem", &origin.ca);
-    let manifest = bottle.file("bottle.yaml", manifest(bottle.pool()).text());
+    let manifest = bottle.file("bottle.yaml", manifest(bottle.pool(), engine).text());
     for file in [ca, manifest] {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
@@ -299,7 +301,17 @@ fn nothing_is_within_reach_but_what_the_plan_allows() {
         return;
     }
     let bottle = Bottle::new(&Manifest::new());
-    holds(&bottle, &Caller::Tester);
+    holds(&bottle, &Caller::Tester, "embedded");
+    bottle.is_gone();
+}
+
+#[test]
+fn nothing_is_within_reach_with_mitmproxy_as_the_engine() {
+    if !images() || !mitmproxy() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new());
+    holds(&bottle, &Caller::Tester, "mitmproxy");
     bottle.is_gone();
 }
 
@@ -310,6 +322,6 @@ fn nothing_is_within_reach_when_an_ordinary_user_started_it() {
     }
     let bottle = Bottle::new(&Manifest::new());
     let Some(caller) = Caller::ordinary(&bottle) else { return };
-    holds(&bottle, &caller);
+    holds(&bottle, &caller, "embedded");
     fs::remove_dir_all(bottle.state()).unwrap();
 }

@@ -47,15 +47,22 @@ pub(crate) fn engine() -> bool {
 
 /// Whether there is an engine that has the images of the sidecars.
 pub(crate) fn images() -> bool {
-    engine()
-        && ["egress", "probe"].iter().all(|name| {
-            let image = bottle::docker::image(name);
-            let there = docker(["image", "inspect", "--format", "{{.Id}}", &image]).status == 0;
-            if !there {
-                skip(&format!("image '{image}' is missing: run 'make images'"));
-            }
-            there
-        })
+    engine() && ["egress", "probe"].iter().all(|name| image(name, "make images"))
+}
+
+/// Whether there is the image of that engine too.
+pub(crate) fn mitmproxy() -> bool {
+    engine() && image("mitmproxy", "make engines")
+}
+
+/// Whether one of our images is there, and what makes it where it is not.
+fn image(name: &str, make: &str) -> bool {
+    let image = bottle::docker::image(name);
+    let there = docker(["image", "inspect", "--format", "{{.Id}}", &image]).status == 0;
+    if !there {
+        skip(&format!("image '{image}' is missing: run '{make}'"));
+    }
+    there
 }
 
 /// A bottle of one test. When it is dropped, everything it left is removed.

@@ -20,6 +20,8 @@ pub(crate) struct Args {
 pub(crate) enum Verb {
     /// Serve as proxy and DNS of one bottle, until SIGTERM; SIGHUP reads the configuration again
     Serve(Serve),
+    /// Decide for another proxy: JSON questions on stdin, verdicts on stdout, until stdin ends
+    Judge(Judge),
     /// Print a new certificate authority: its SEC1 key, then its certificate, both PEM
     Ca(Ca),
     /// Check a routes.yaml and say nothing if it is valid
@@ -38,6 +40,26 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) dns: Option<SocketAddr>,
     /// Folder with routes.yaml, ca.pem, ca-key.pem and perhaps roots.pem; watched
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/bottle")]
+    pub(crate) conf: PathBuf,
+    /// Folder with secrets.json, the values that rules add to requests; watched
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/bottle-secrets")]
+    pub(crate) secrets: PathBuf,
+    /// Folder for loaded.json, secrets.json and decisions.jsonl
+    #[arg(long, value_name = "FOLDER", default_value = "/run/bottle")]
+    pub(crate) run: PathBuf,
+    /// Name server to ask in place of those of /etc/resolv.conf
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) resolver: Option<SocketAddr>,
+}
+
+/// Arguments of `judge`.
+#[derive(Debug, Parser)]
+pub(crate) struct Judge {
+    /// Address of the DNS, on UDP and TCP; none without it
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) dns: Option<SocketAddr>,
+    /// Folder with routes.yaml, ca.pem and ca-key.pem; watched
     #[arg(long, value_name = "FOLDER", default_value = "/etc/bottle")]
     pub(crate) conf: PathBuf,
     /// Folder with secrets.json, the values that rules add to requests; watched

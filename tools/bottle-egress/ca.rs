@@ -12,8 +12,9 @@ use bottle::error::{Blame, caller, world};
 use bottle::host::Host;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use time::{Duration, OffsetDateTime};
 
@@ -61,6 +62,9 @@ fn create(name: &bottle::Slug, days: u16) -> Result<String> {
     params.not_before = now - BACKDATED;
     params.not_after = now + Duration::days(days.into());
     params.use_authority_key_identifier_extension = true;
+    // What mitmproxy takes for granted of the authority of its leaves (RFC 5280, 4.2.1.2, method 1).
+    let id = digest(&SHA1_FOR_LEGACY_USE_ONLY, key.public_key_raw());
+    params.key_identifier_method = KeyIdMethod::PreSpecified(id.as_ref().to_vec());
     let cert = params.self_signed(&key).world("sign the CA")?;
     let sec1 = rewrap(key.serialized_der(), PKCS8, SEC1)
         .ok_or_else(|| world("make a key: it came in an unknown form"))?;

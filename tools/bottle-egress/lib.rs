@@ -23,6 +23,7 @@ mod headers;
 mod hello;
 mod inject;
 mod journal;
+mod judge;
 mod lanes;
 mod leaks;
 mod mask;
@@ -52,6 +53,7 @@ use args::{Args, Verb};
 pub fn main() -> ExitCode {
     bottle::run("bottle-egress", |args: Args| match args.verb {
         Verb::Serve(args) => serve::serve(&args),
+        Verb::Judge(args) => judge::judge(&args),
         Verb::Ca(args) => ca::print(&args),
         Verb::Check(args) => check::check(&args),
         Verb::Scan(args) => scan::scan(&args),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bottle::host::{self, Odd};
-use bottle::policy::{Kind, Path, Reason, Scheme, normal_path};
+use bottle::policy::{DecisionLine, Kind, Path, Reason, Scheme, normal_path};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONNECTION, HeaderValue};
 use hyper::http::uri::PathAndQuery;
@@ -16,7 +16,7 @@ use crate::conf::Force;
 use crate::headers;
 use crate::journal;
 use crate::pool::Target;
-use crate::proxy::Session;
+use crate::proxy::{Egress, Session};
 use crate::reply;
 use crate::strict::TOO_LONG;
 
@@ -115,8 +115,8 @@ pub(crate) fn stray(
     reply::denied(&force.policy.refusal(reason, asked, why), request.headers().get(ACCEPT))
 }
 
-/// Refuses and records a request that is framed in a way that programs read differently, and ends
-/// the connection, because nobody knows where the next one begins.
+/// Refuses a request that is framed in a way that programs read differently, and ends the
+/// connection, because nobody knows where the next one begins.
 pub(crate) fn malformed(
     session: &Session,
     why: &str,
@@ -131,12 +131,24 @@ pub(crate) fn malformed(
     let mut line = journal::line(Kind::Http, session.client, "", &*host, &force);
     line.scheme = Some(target.map_or(Scheme::Http, |target| target.scheme));
     line.port = target.map(|target| target.port);
+    unclear(&session.egress, &force, line, why, accept)
+}
+
+/// Records such a request, and says what is wrong with it.
+pub(crate) fn unclear(
+    egress: &Egress,
+    force: &Force,
+    mut line: DecisionLine<'_>,
+    why: &str,
+    accept: Option<&HeaderValue>,
+) -> Response<Answer> {
     let status = match why {
         TOO_LONG => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         _ => StatusCode::BAD_REQUEST,
     };
     (line.reason, line.status) = (Some(Reason::Framing), Some(status.as_u16()));
-    session.egress.journal.record(&line);
+    egress.journal.record(&line);
+    let host = &line.host;
     let why = format!("the request can be read in more than one way: {why}");
     let asked = format!("a request that cannot be told apart, to '{host}'");
     let explanation = force.policy.refusal(Reason::Framing, asked, why);

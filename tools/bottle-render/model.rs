@@ -1,6 +1,7 @@
 //! The compose model and the policy of one bottle: pure, from plan, networks and facts.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
 use std::path::Path;
 
@@ -8,7 +9,7 @@ use anyhow::Result;
 use bottle::compose::{Attachment, Bind, File, Logging, Network, Service, literal};
 use bottle::docker::{self, label};
 use bottle::net::{IpNet, Net};
-use bottle::plan::Plan;
+use bottle::plan::{Engine, Plan};
 use bottle::policy::Routes;
 use bottle::render::{AGENT, EGRESS, PIPELOCK, PROXY_PORT, SECRETS, container};
 use bottle::{Blame, Slug, pins, pipelock, secret, strict};
@@ -43,10 +44,18 @@ pub(crate) fn pipelock_image(plan: &Plan) -> Option<String> {
     Some(asked.image.clone().unwrap_or_else(|| pins::PIPELOCK.to_owned()))
 }
 
+/// The image of the engine of egress.
+fn egress_image(plan: &Plan) -> String {
+    docker::image(match plan.egress.engine {
+        Engine::Embedded => EGRESS,
+        Engine::Mitmproxy => "mitmproxy",
+    })
+}
+
 /// The services by name, each with its image; the agent's first to be looked at.
 pub(crate) fn images(slug: &Slug, plan: &Plan) -> BTreeMap<String, String> {
     let own =
-        [(AGENT.to_owned(), agent_image(slug, plan)), (EGRESS.to_owned(), docker::image(EGRESS))];
+        [(AGENT.to_owned(), agent_image(slug, plan)), (EGRESS.to_owned(), egress_image(plan))];
     own.into_iter().chain(pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image))).collect()
 }
 
@@ -131,25 +140,51 @@ fn egress(facts: &Facts) -> Result<Service> {
         Mounted::new(secret::folder(facts.folder), SECRETS.into(), true),
         Mounted::new(folder.join("run"), "/run/bottle".into(), false),
     ];
+    let (entrypoint, command, memory) = match facts.plan.egress.engine {
+        Engine::Embedded => (vec![], embedded(address), 256 << 20),
+        // The official image's own entrypoint wants to be root. Python holds much more.
+        Engine::Mitmproxy => (vec!["mitmdump".to_owned()], mitmproxy(address), 1 << 30),
+    };
     Ok(Service {
-        command: vec![
-            "serve".to_owned(),
-            "--listen".to_owned(),
-            format!("{address}:{PROXY_PORT}"),
-            "--dns".to_owned(),
-            format!("{address}:53"),
-        ],
+        entrypoint,
+        command,
         user: format!("{uid}:{gid}"),
         read_only: Some(true),
         pids_limit: 512,
-        mem_limit: Some(256 << 20),
+        mem_limit: Some(memory),
         networks: BTreeMap::from([
             ("internal", Attachment { ipv4_address: address }),
             ("bridge", Attachment { ipv4_address: net.bridge.egress }),
         ]),
         volumes: binds(facts, &volumes)?,
-        ..service(facts, EGRESS, &docker::image(EGRESS))
+        ..service(facts, EGRESS, &egress_image(facts.plan))
     })
+}
+
+/// Arguments of `bottle-egress`.
+fn embedded(address: Ipv4Addr) -> Vec<String> {
+    let (proxy, dns) = (format!("{address}:{PROXY_PORT}"), format!("{address}:53"));
+    ["serve", "--listen", &proxy, "--dns", &dns].map(str::to_owned).into()
+}
+
+/// Arguments of `mitmdump`; the options that its safety rests on are set by our addon.
+fn mitmproxy(address: Ipv4Addr) -> Vec<String> {
+    [
+        // The addon opens the port; without it nobody is served.
+        "--no-server",
+        "--scripts",
+        "/opt/bottle/bottle.py",
+        "--mode",
+        &format!("regular@{address}:{PROXY_PORT}"),
+        "--set",
+        &format!("confdir={CONF}"),
+        "--set",
+        &format!("ssl_verify_upstream_trusted_ca={CONF}/roots.pem"),
+        "--set",
+        &format!("bottle_dns={address}:53"),
+    ]
+    .map(str::to_owned)
+    .into()
 }
 
 /// pipelock, on the bridge only: nobody but egress is there to ask it.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bottle::owner::Owner;
-use bottle::plan::WorkspaceMode;
+use bottle::plan::{Engine, WorkspaceMode};
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
 use bottle::render::{AGENT, PIPELOCK, Render, container};
@@ -155,6 +155,10 @@ fn egress(
     conf.file("ca.pem", &ca.certificate, 0o644)?;
     conf.file("ca-key.pem", &ca.key, 0o600)?;
     conf.file("mitmproxy-ca.pem", ca.both(), 0o644)?;
+    if facts.plan.egress.engine == Engine::Mitmproxy {
+        // It would write its own, and cannot: ffdhe2048 of RFC 7919.
+        conf.file("mitmproxy-dhparam.pem", include_str!("dhparam.pem"), 0o644)?;
+    }
     conf.file("routes.yaml", routes, 0o644)
 }
 

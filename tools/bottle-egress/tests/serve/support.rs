@@ -80,18 +80,7 @@ impl Bottle {
         for name in ["origin.test", "closed.test", "untrusted.test", "gone.test"] {
             names.set(name, &[address.into()]);
         }
-        let mut egress = Command::new(EGRESS);
-        egress
-            .arg("serve")
-            .args(["--listen", &format!("{address}:{PROXY}")])
-            .args(["--dns", &format!("{address}:{DNS}")])
-            .args(["--resolver", &format!("{address}:{RESOLVER}")])
-            .arg("--conf")
-            .arg(folder.join("conf"))
-            .arg("--secrets")
-            .arg(folder.join("secrets"))
-            .arg("--run")
-            .arg(folder.join("run"));
+        let egress = engine(&folder, address);
         let mut egress = change(egress);
         let stderr = std::fs::File::create(folder.join("stderr")).unwrap();
         let child = egress.stdin(Stdio::null()).stderr(stderr).spawn().unwrap();
@@ -253,8 +242,50 @@ impl Drop for Bottle {
     }
 }
 
+/// The engine under test: `bottle-egress serve`, or mitmproxy with our addon where
+/// `BOTTLE_TEST_MITMDUMP` names its program.
+fn engine(folder: &Path, address: Ipv4Addr) -> Command {
+    let [conf, secrets, run] = ["conf", "secrets", "run"].map(|name| folder.join(name));
+    let Some(mitmdump) = mitmdump() else {
+        let mut egress = Command::new(EGRESS);
+        egress
+            .arg("serve")
+            .args(["--listen", &format!("{address}:{PROXY}")])
+            .args(["--dns", &format!("{address}:{DNS}")])
+            .args(["--resolver", &format!("{address}:{RESOLVER}")])
+            .args(["--secrets".as_ref(), secrets.as_os_str()])
+            .args(["--conf".as_ref(), conf.as_os_str(), "--run".as_ref(), run.as_os_str()]);
+        return egress;
+    };
+    let key = read(&conf, "ca-key.pem");
+    std::fs::write(conf.join("mitmproxy-ca.pem"), key + &read(&conf, "ca.pem")).unwrap();
+    let addon = concat!(env!("CARGO_MANIFEST_DIR"), "/mitmproxy/bottle.py");
+    let mut egress = Command::new(mitmdump);
+    egress.env("BOTTLE_JUDGE", EGRESS).args(["--no-server", "--scripts", addon]);
+    egress.args(["--mode", &format!("regular@{address}:{PROXY}")]);
+    for option in [
+        format!("confdir={}", conf.display()),
+        format!("ssl_verify_upstream_trusted_ca={}", conf.join("roots.pem").display()),
+        format!("bottle_run={}", run.display()),
+        format!("bottle_secrets={}", secrets.display()),
+        format!("bottle_dns={address}:{DNS}"),
+        format!("bottle_resolver={address}:{RESOLVER}"),
+    ] {
+        egress.args(["--set", &option]);
+    }
+    egress
+}
+
+/// mitmproxy's program, where it is the engine under test.
+pub(crate) fn mitmdump() -> Option<std::ffi::OsString> {
+    std::env::var_os("BOTTLE_TEST_MITMDUMP").filter(|path| !path.is_empty())
+}
+
 /// A whole `routes.yaml`.
 pub(crate) fn routes(generation: u64, rules: &str) -> String {
+    // mitmproxy scans nothing, and refuses what is to be scanned.
+    let off = if mitmdump().is_some() { ", dlp: off, kind:" } else { ", kind:" };
+    let rules = rules.replace(", kind:", off);
     format!(
         "version: 1\ngeneration: {generation}\nplan: sha256:00\nbottle: demo\n\
          names: {{agent: 10.201.0.3, egress: 10.201.0.2}}\nclosed: [10.201.0.0/16]\n\
