@@ -208,14 +208,19 @@ fn broken_file_of_secrets_changes_nothing_and_is_told_without_a_value() {
     let bottle = start();
     let origin = bottle.tls_origin(|e| e.answer("in"));
     let whole = read(&bottle.folder, "secrets/secrets.json");
-    let file = bottle.folder.join("secrets/secrets.json");
+    // Whole at once: an empty file means that there are none.
+    let put = |text: &str| {
+        let new = bottle.folder.join("secrets/.new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, bottle.folder.join("secrets/secrets.json")).unwrap();
+    };
     for broken in [&whole[..whole.len() - 2], "{\"s3cr3t/v4lue\":1}", "s3cr3t/v4lue"] {
-        std::fs::write(&file, broken).unwrap();
+        put(broken);
         bottle.signal("HUP");
         let told = until("it is told", || bottle.secrets().filter(|told| told.refused.is_some()));
         assert_eq!((told.generation, told.secrets["token"]), (1, Standing::Good));
         assert!(!read(&bottle.folder, "run/secrets.json").contains("s3cr3t"));
-        std::fs::write(&file, &whole).unwrap();
+        put(&whole);
         bottle.signal("HUP");
         until("it is whole", || bottle.secrets().filter(|told| told.refused.is_none()));
     }
