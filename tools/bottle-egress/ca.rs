@@ -52,7 +52,8 @@ pub(crate) fn print(args: &Args) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).world("write the CA to stdout")
 }
 
-fn create(name: &bottle::Slug, days: u16) -> Result<String> {
+/// A new CA, key first.
+pub(crate) fn create(name: &bottle::Slug, days: u16) -> Result<String> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).world("make a key")?;
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();

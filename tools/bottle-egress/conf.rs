@@ -87,6 +87,35 @@ impl Conf {
         Ok((conf, ca))
     }
 
+    /// One without a folder, in which the rules of a `routes.yaml` are in force for ever.
+    #[cfg(any(test, feature = "trial"))]
+    pub(crate) fn fixed(routes: &[u8]) -> Result<Self> {
+        let nowhere = Path::new("/nonexistent");
+        let force = build(nowhere, routes, None, Arc::default())?;
+        Ok(Self {
+            folder: nowhere.to_owned(),
+            secrets: nowhere.to_owned(),
+            force: RwLock::new(Arc::new(force)),
+            untaken: Mutex::default(),
+            changes: watch::Sender::default(),
+        })
+    }
+
+    /// The same rules without the connections that were made under them.
+    #[cfg(any(test, feature = "trial"))]
+    pub(crate) fn renew(&self) -> Arc<Force> {
+        let now = self.force();
+        self.put(Force {
+            policy: now.policy.clone(),
+            sha256: now.sha256.clone(),
+            secrets: now.secrets.clone(),
+            upstream: now.upstream.clone(),
+            pool: Pool::default(),
+            engine: now.engine.clone(),
+            roots: Vec::new(),
+        })
+    }
+
     /// What is in force now.
     pub(crate) fn force(&self) -> Arc<Force> {
         // Nothing panics while it holds the lock, which only swaps one pointer.

@@ -166,7 +166,7 @@ pub(crate) async fn connect(
 }
 
 /// Speaks HTTP/1 on a stream; a task of its own drives it, and ends with it.
-async fn attach<S>(stream: S) -> Result<Sender, Failure>
+pub(crate) async fn attach<S>(stream: S) -> Result<Sender, Failure>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

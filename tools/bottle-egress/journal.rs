@@ -150,6 +150,18 @@ impl Journal {
         Ok(Self { shared, writer: Mutex::new(Some(writer)) })
     }
 
+    /// One that nobody writes: what it records is there to be taken.
+    #[cfg(any(test, feature = "trial"))]
+    pub(crate) fn kept() -> Self {
+        Self { shared: Arc::default(), writer: Mutex::default() }
+    }
+
+    /// Takes the lines that it holds.
+    #[cfg(any(test, feature = "trial"))]
+    pub(crate) fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut self.shared.lock().buffer)
+    }
+
     /// Whether a new request has to be refused, because its line could be lost.
     pub(crate) fn refuses(&self, audit: Audit) -> bool {
         audit == Audit::Deny
@@ -318,12 +330,12 @@ mod tests {
     #[test]
     fn lines_that_do_not_fit_are_counted_in_the_next_one() {
         // Nobody writes, so the buffer fills.
-        let journal = Journal { shared: Arc::default(), writer: Mutex::default() };
+        let journal = Journal::kept();
         let long = "x".repeat(1 << 20);
         for _ in 0..7 {
             journal.record(&line(&long));
         }
-        let written = std::mem::take(&mut journal.shared.lock().buffer);
+        let written = journal.take();
         assert!(written.len() < BUFFER + (2 << 20));
         let kept = written.split(|byte| *byte == b'\n').count() as u64 - 1;
         journal.record(&line("next"));
@@ -336,7 +348,7 @@ mod tests {
 
     #[test]
     fn full_queue_refuses_what_comes_and_has_room_for_what_is_under_way() {
-        let journal = Journal { shared: Arc::default(), writer: Mutex::default() };
+        let journal = Journal::kept();
         let long = "x".repeat(1 << 20);
         assert!(!journal.refuses(Audit::Deny));
         for _ in 0..5 {

@@ -42,6 +42,8 @@ mod send;
 mod serve;
 mod strict;
 mod tls;
+#[cfg(any(test, feature = "trial"))]
+pub mod trial;
 mod tunnel;
 mod upgrade;
 mod watch;

@@ -9,7 +9,7 @@ use h2::Reason;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::TrySendError;
 use hyper::ext::on_informational;
-use hyper::header::{EXPECT, HOST, HeaderValue};
+use hyper::header::{EXPECT, HOST, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::uri::{self, PathAndQuery, Uri};
 use hyper::{Request, Response, StatusCode, Version};
 use tokio::time::timeout;
@@ -143,6 +143,11 @@ fn for_one(request: &mut Request<Upload>, target: &Target) {
         *request.uri_mut() = path(request.uri()).into();
     }
     headers::join_cookies(request.headers_mut());
+    // hyper takes it that a GET without a length has no body, and drops the one that it has.
+    if request.body().size_hint().exact().is_none() {
+        let chunked = HeaderValue::from_static("chunked");
+        request.headers_mut().insert(TRANSFER_ENCODING, chunked);
+    }
     let value = HeaderValue::try_from(headers::authority(target));
     let value = value.unwrap_or_else(|_| HeaderValue::from_static(""));
     request.headers_mut().insert(HOST, value);
@@ -161,6 +166,7 @@ fn for_many(request: &mut Request<Upload>, target: &Target) {
         }
     }
     request.headers_mut().remove(HOST);
+    request.headers_mut().remove(TRANSFER_ENCODING);
     if request.headers_mut().remove(EXPECT).is_some()
         && let Upload::Relayed(sending) = request.body()
     {
