@@ -79,12 +79,18 @@ impl Credentials {
     }
 }
 
-/// The secrets of a plan that some route adds to requests. No other is read.
+/// The secrets of a plan that some rule adds to requests: of a route or a remote of git. No other is
+/// read.
 #[must_use]
 pub fn injected(plan: &Plan) -> BTreeMap<&str, &Secret> {
     let rules = plan.egress.routes.iter();
     let named = rules.filter_map(|rule| rule.inject.as_ref().map(|inject| &*inject.secret));
-    named.filter_map(|name| plan.secrets.get_key_value(name)).map(|(n, s)| (&**n, s)).collect()
+    let of_git = plan.git.iter().filter_map(|remote| remote.secret.as_deref());
+    named
+        .chain(of_git)
+        .filter_map(|name| plan.secrets.get_key_value(name))
+        .map(|(n, s)| (&**n, s))
+        .collect()
 }
 
 /// `run/secrets.json`: how the values are that egress uses.

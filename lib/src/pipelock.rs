@@ -225,7 +225,7 @@ impl Config {
     /// closed beside special addresses: the host's own and other bottles'.
     pub fn of(plan: &Plan, closed: &[IpNet]) -> Result<Option<Self>> {
         let Some(asked) = &plan.pipelock else { return Ok(None) };
-        let rules = &plan.egress.routes;
+        let rules = &plan.rules()?;
         check(asked)?;
         let api_allowlist = allowlist(asked.mode, rules)?;
         let is_audit = asked.mode == PipelockMode::Audit;
@@ -351,11 +351,12 @@ fn exempt(asked: &Pipelock, rules: &[Rule], closed: &[IpNet]) -> Vec<IpNet> {
 }
 
 /// The hosts that pipelock does not look into: what the owner lists, what egress does not look into
-/// either, what egress adds a credential for, because that is a leak to pipelock, and LLM APIs and
+/// either (to pipelock, all that comes through a CONNECT is TLS), what egress adds a credential for, because that is a leak to pipelock, and LLM APIs and
 /// package registries.
 fn passed(asked: &Pipelock, rules: &[Rule]) -> Vec<String> {
-    let is_passed =
-        |rule: &&Rule| rule.passthrough || rule.inject.is_some() || is_known(&rule.host);
+    let is_passed = |rule: &&Rule| {
+        rule.passthrough || rule.raw || rule.inject.is_some() || is_known(&rule.host)
+    };
     let of_rules = rules.iter().filter(is_passed).map(|rule| rule.host.clone());
     sorted(of_rules.chain(asked.passthrough_domains.iter().cloned()))
 }
@@ -401,6 +402,21 @@ mod tests {
 
     fn texts(nets: &[IpNet]) -> Vec<String> {
         nets.iter().map(IpNet::to_string).collect()
+    }
+
+    #[test]
+    fn hosts_of_ssh_are_exempt_and_passed() {
+        let mut plan = plan(&json!({"mode": "strict"}), &json!([]));
+        for address in ["100.64.0.7", "ssh.example"] {
+            let host =
+                json!({"name": "x", "address": address, "port": 22, "key": "/k", "host_key": "k"});
+            plan.ssh.push(strict::json(&host.to_string(), "ssh").unwrap());
+        }
+        let config = Config::of(&plan, &[]).unwrap().unwrap();
+        let hosts = ["100.64.0.7", "ssh.example"];
+        assert_eq!(texts(&config.ssrf.ip_allowlist), ["100.64.0.7/32"]);
+        assert_eq!(config.tls_interception.passthrough_domains, hosts);
+        assert_eq!(config.api_allowlist, hosts);
     }
 
     #[test]

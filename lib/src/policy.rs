@@ -40,7 +40,8 @@ pub struct Routes {
     pub plan: String,
     /// The slug of the bottle.
     pub bottle: String,
-    /// Names of the bottle that its DNS answers: `agent`, `egress`, and the sidecars that run.
+    /// Names of the bottle that its DNS answers: `agent`, `egress`, and the sidecars that run. Who
+    /// asks from another address is refused.
     #[serde(deserialize_with = "crate::strict::unique")]
     pub names: BTreeMap<String, Ipv4Addr>,
     /// Networks that stay closed unless a rule's `addresses` names them: the host's own addresses,
@@ -70,6 +71,9 @@ pub struct Rule {
     pub host: String,
     /// What kind of thing `host` is; redundant, for those who read a plan.
     pub kind: HostKind,
+    /// Who may use it, by its name in `names`; not set: the agent. Whoever it is, nobody else may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Ports, sorted; 443 is for TLS only, 80 for plain HTTP only. Never empty: `bottle-plan` fills
     /// in 443.
     pub ports: Vec<u16>,
@@ -89,6 +93,10 @@ pub struct Rule {
     /// Whether TLS to this host is tunnelled and not intercepted; then it is open to TLS only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passthrough: bool,
+    /// Whether a CONNECT to exactly this host and port is a tunnel of bytes, whatever they are. Made
+    /// of `ssh` and `git` of a plan, and of nothing else.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
     /// What becomes of a request in which the scan finds what must not leave.
     #[serde(default, skip_serializing_if = "crate::strict::is_default")]
     pub dlp: Dlp,
@@ -97,6 +105,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dlp_exempt: Vec<String>,
 }
+
+/// The name of the agent among the names of a bottle: a rule that names nobody is for it.
+pub const AGENT: &str = "agent";
 
 /// What becomes of a request in which the scan of what leaves (DLP) finds something.
 #[derive(

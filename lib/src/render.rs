@@ -33,13 +33,19 @@ pub struct Render {
 }
 
 /// The agent's service, whose container people reach by `docker exec`.
-pub const AGENT: &str = "agent";
+pub const AGENT: &str = crate::policy::AGENT;
 
 /// The sidecar that is the agent's only way out.
 pub const EGRESS: &str = "egress";
 
 /// The firewall behind egress, where the plan has one.
 pub const PIPELOCK: &str = "pipelock";
+
+/// The sidecar by which git leaves, where the plan has remotes.
+pub const GIT_GATE: &str = "git-gate";
+
+/// The sidecar by which the agent asks for more, where the plan has it.
+pub const SUPERVISE: &str = "supervise";
 
 /// Where egress, and nobody else, has the values of secrets.
 pub const SECRETS: &str = "/etc/bottle-secrets";

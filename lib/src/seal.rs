@@ -39,7 +39,7 @@ impl Plan {
     /// Checks every rule that needs the plan alone, spells out what it allows, and sets the digest.
     pub fn seal(&mut self) -> Result<()> {
         self.check()?;
-        self.egress.allow = self.egress.routes.iter().map(Rule::to_line).collect();
+        self.egress.allow = self.rules()?.iter().map(Rule::to_line).collect();
         self.egress.allow.sort();
         self.digest = self.compute()?;
         Ok(())
@@ -89,9 +89,18 @@ impl Plan {
             check_secret(secret).caller(format!("plan.secrets.{name}"))?;
         }
         for (at, rule) in self.egress.routes.iter().enumerate() {
-            check_rule(rule, &self.secrets).caller(format!("plan.egress.routes[{at}]"))?;
+            let here = || format!("plan.egress.routes[{at}]");
+            check_rule(rule, &self.secrets).caller(here())?;
+            if rule.raw || rule.from.is_some() {
+                return Err(caller(format!(
+                    "{}: 'raw' and 'from' are of rules that 'ssh' and 'git' make: leave them out",
+                    here()
+                )));
+            }
         }
-        check_together(&self.egress.routes).caller("plan.egress.routes")?;
+        let rules = self.rules().caller("plan")?;
+        rules.iter().try_for_each(Rule::check).caller("plan")?;
+        check_together(&rules).caller("plan")?;
         for remote in &self.git {
             if let Some(secret) = &remote.secret {
                 check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;

@@ -41,7 +41,7 @@ pub(crate) fn egress(
         "generation": 1,
         "plan": "sha256:0",
         "bottle": "bench",
-        "names": {},
+        "names": {"agent": "127.0.0.1"},
         "routes": all,
     });
     // Text without the mark at its end is taken for half a file.

@@ -90,7 +90,7 @@ impl Live {
     pub(crate) fn next(&self, plan: &Plan) -> Result<Next> {
         let mut routes = self.routes.clone();
         routes.plan.clone_from(&plan.digest);
-        routes.routes.clone_from(&plan.egress.routes);
+        routes.routes = plan.rules()?;
         if routes == self.routes {
             return Ok(Next { sha256: sha256_hex(&self.bytes), bytes: self.bytes.clone() });
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bottle::host::Host;
 use bottle::policy::{Closed, Scheme};
+use bytes::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
@@ -121,14 +122,40 @@ pub(crate) async fn dial(
     Ok(Upstream { sender, address })
 }
 
-/// A TCP connection to one of the target's checked addresses, and which; by the proxy behind egress
-/// where there is one, for plain HTTP a connection to it.
+/// A connection to a server that speaks second, as in TLS and in HTTP; see [`open`].
 pub(crate) async fn connect(
     resolver: &Resolver,
     force: &Force,
     rule: usize,
     target: &Target,
 ) -> Result<(TcpStream, IpAddr), Failure> {
+    let opened = open(resolver, force, rule, target).await?;
+    match force.policy.routes().parent {
+        Some(parent) if !opened.early.is_empty() => {
+            let why = "it speaks in the tunnel before it is asked".to_owned();
+            Err(Failure::Parent(Trouble::Away(parent, why)))
+        }
+        _ => Ok((opened.stream, opened.address)),
+    }
+}
+
+/// A connection that was opened.
+pub(crate) struct Opened {
+    pub(crate) stream: TcpStream,
+    /// What the server has said already.
+    pub(crate) early: Bytes,
+    /// The address that was dialled.
+    pub(crate) address: IpAddr,
+}
+
+/// A TCP connection to one of the target's checked addresses; by the proxy behind egress where there
+/// is one, for plain HTTP a connection to it.
+pub(crate) async fn open(
+    resolver: &Resolver,
+    force: &Force,
+    rule: usize,
+    target: &Target,
+) -> Result<Opened, Failure> {
     let addresses = match &target.host {
         Host::Address(address) => Arc::from([*address]),
         Host::Name(name) => resolver.resolve(name).await.map_err(Failure::Resolve)?,
@@ -141,11 +168,12 @@ pub(crate) async fn connect(
             continue;
         }
         if let Some(parent) = force.policy.routes().parent {
-            let stream = match target.scheme {
-                Scheme::Http => parent::connect(parent).await,
+            let opened = match target.scheme {
+                Scheme::Http => parent::connect(parent).await.map(|stream| (stream, Bytes::new())),
                 Scheme::Https => parent::tunnel(parent, target).await,
             };
-            return Ok((stream.map_err(Failure::Parent)?, address));
+            let (stream, early) = opened.map_err(Failure::Parent)?;
+            return Ok(Opened { stream, early, address });
         }
         tried += 1;
         if tried > TRIED {
@@ -156,7 +184,7 @@ pub(crate) async fn connect(
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
                 keep_alive(&stream);
-                return Ok((stream, address.ip()));
+                return Ok(Opened { stream, early: Bytes::new(), address: address.ip() });
             }
             Ok(Err(error)) => failure = Some(Failure::Connect(address, error)),
             Err(_) => failure = Some(Failure::Timeout("the connection")),

@@ -85,7 +85,8 @@ fn respond(egress: &Egress, meter: &Meter, client: SocketAddr, packet: &[u8]) ->
     };
     let force = egress.conf.force();
     let address = force.policy.names().get(&question.name).copied();
-    if let Some(address) = address.filter(|_| question.internet) {
+    let is_known = force.policy.client(client.ip()).is_some();
+    if let Some(address) = address.filter(|_| question.internet && is_known) {
         let address = (question.kind == wire::A).then_some(address);
         return Some(wire::reply(packet, Some(&question), wire::NOERROR, address));
     }
@@ -93,7 +94,7 @@ fn respond(egress: &Egress, meter: &Meter, client: SocketAddr, packet: &[u8]) ->
         let client = IpAddr::to_canonical(&client.ip());
         let kind = type_name(question.kind);
         let mut line = journal::line(Kind::Dns, client, kind, &*question.name, &force);
-        line.reason = Some(Reason::Dns);
+        line.reason = Some(if is_known { Reason::Dns } else { Reason::Client });
         egress.journal.record(&line);
     } else {
         egress.journal.skip();

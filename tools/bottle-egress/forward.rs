@@ -10,7 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 
 use crate::body::{Answer, Relayed, Sending, Upload};
-use crate::connect;
+use crate::connect::{self, Handled};
 use crate::dial::Failure;
 use crate::exchange::Exchange;
 use crate::headers;
@@ -21,6 +21,7 @@ use crate::mask;
 use crate::parent::{self, Trouble};
 use crate::place::{self, Stray};
 use crate::proxy::Session;
+use crate::raw;
 use crate::reply::{self, Refusal};
 use crate::send;
 use crate::upgrade;
@@ -37,9 +38,16 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
         return place::malformed(session, why, request.headers().get(ACCEPT));
     }
     if request.method() == Method::CONNECT {
-        return connect::handle(session, request);
+        return match connect::handle(session, request) {
+            Handled::Answered(response) => *response,
+            Handled::Raw(asked) => raw::handle(session, *asked).await,
+        };
     }
     let force = session.egress.conf.force();
+    let Some(client) = force.policy.client(session.client) else {
+        let why = place::stranger(session.client);
+        return place::stray(session, &force, &request, Reason::Client, why);
+    };
     let target = match place::destination(session, &request) {
         Ok(target) => target,
         Err(Stray::Bad(why)) => return reply::bad(why),
@@ -56,7 +64,8 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
     };
     let method = request.method().clone();
     let judged = Judged { scheme: target.scheme, method: method.as_str(), path: &path };
-    let ask = Ask { host: &target.host, port: target.port, request: Some(judged) };
+    let (host, port) = (&target.host, target.port);
+    let ask = Ask { client, host, port, request: Some(judged) };
     let decision = force.policy.decide(&ask);
     let mut exchange =
         Exchange::new(session, &force, target.clone(), (method.clone(), uri.clone()), decision);

@@ -311,6 +311,9 @@ impl Judge {
             let asked = format!("CONNECT {authority}");
             Box::new(reply::denied(&force.policy.refusal(reason, asked, why), accept))
         };
+        let Some(name) = force.policy.client(client) else {
+            return Err(refuse(line, Reason::Client, place::stranger(client)));
+        };
         let (host, port) = match host::authority(authority) {
             Ok((host, Some(port))) => (host.into_owned(), port),
             Ok((_, None)) => return Err(Box::new(reply::bad("a CONNECT names a port"))),
@@ -323,8 +326,14 @@ impl Judge {
         if let Err(why) = headers::host_agrees(&headers, &target) {
             return Err(refuse(line, Reason::HostMismatch, why));
         }
-        let ask = Ask { host: &target.host, port, request: None };
+        let ask = Ask { client: name, host: &target.host, port, request: None };
         let decision = force.policy.decide(&ask);
+        if let Decision::Allow { rule } = decision
+            && force.policy.rule(rule).is_some_and(|rule| rule.raw)
+        {
+            let why = "mitmproxy as the engine does not serve tunnels of bytes".to_owned();
+            return Err(refuse(line, Reason::NotHttp, why));
+        }
         line.host = target.host.to_string().into();
         line.port = Some(port);
         journal::decided(&mut line, decision);
@@ -342,6 +351,10 @@ impl Judge {
         let force = self.egress.conf.force();
         let before = header_map(&asked.headers)?;
         let accept = before.get(hyper::header::ACCEPT);
+        let Some(client) = force.policy.client(asked.client) else {
+            let why = place::stranger(asked.client);
+            return Err(self.stray(&force, asked, accept, Reason::Client, why));
+        };
         let target = match destination(asked, &before) {
             Ok(target) => target,
             Err(Stray::Bad(why)) => return Err(Box::new(reply::bad(why))),
@@ -354,7 +367,8 @@ impl Judge {
         let path = PathAndQuery::try_from(&*path).map_err(|error| odd(error.to_string()))?;
         let (path, uri) = place::normal(Some(&path)).map_err(|error| odd(error.to_string()))?;
         let judged = Judged { scheme: target.scheme, method: &asked.method, path: &path };
-        let ask = Ask { host: &target.host, port: target.port, request: Some(judged) };
+        let (host, port) = (&target.host, target.port);
+        let ask = Ask { client, host, port, request: Some(judged) };
         let host = target.host.to_string();
         let mut line = line(Kind::Http, asked.client, &asked.method, &host, &force);
         (line.scheme, line.port) = (Some(target.scheme), Some(target.port));

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bottle::error::visible;
 use bottle::policy::Reason;
+use bytes::Bytes;
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -74,8 +75,11 @@ pub(crate) async fn connect(parent: SocketAddrV4) -> Result<TcpStream, Trouble> 
     Ok(stream)
 }
 
-/// A tunnel through the parent to the target.
-pub(crate) async fn tunnel(parent: SocketAddrV4, target: &Target) -> Result<TcpStream, Trouble> {
+/// A tunnel through the parent to the target, and what has come out of it already.
+pub(crate) async fn tunnel(
+    parent: SocketAddrV4,
+    target: &Target,
+) -> Result<(TcpStream, Bytes), Trouble> {
     let away = |why: String| Trouble::Away(parent, why);
     let stream = connect(parent).await?;
     let asked = async {
@@ -95,11 +99,7 @@ pub(crate) async fn tunnel(parent: SocketAddrV4, target: &Target) -> Result<TcpS
             let parts = upgraded
                 .downcast::<TokioIo<TcpStream>>()
                 .map_err(|_| away("the tunnel is of another kind".into()))?;
-            // Servers speak second, in TLS and in HTTP.
-            if !parts.read_buf.is_empty() {
-                return Err(away("it speaks in the tunnel before it is asked".into()));
-            }
-            return Ok(parts.io.into_inner());
+            return Ok((parts.io.into_inner(), parts.read_buf));
         }
         let words = words(response).await;
         let is_refused = status.is_client_error();

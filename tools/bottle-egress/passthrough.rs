@@ -1,61 +1,28 @@
 //! TLS that is not intercepted: tunnelled byte for byte to the server that the CONNECT named, if the
 //! client asks that one for the same name in the clear.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use bottle::host::request_host;
-use bottle::policy::{Decision, Kind, Reason};
+use bottle::policy::Reason;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::conf::Force;
-use crate::counted::Counted;
 use crate::dial::{self, Failure};
 use crate::hello::{self, Hello};
-use crate::journal;
 use crate::parent::Trouble;
+use crate::passage::Passage;
 use crate::pool::Target;
 use crate::proxy::Session;
-use crate::revoke;
 use crate::tunnel::PATIENCE;
 
 /// Alerts of TLS, in a record: they are all that its client understands. Access denied, and internal
 /// error.
 const DENIED: &[u8] = &[21, 3, 1, 0, 2, 2, 49];
 const FAILED: &[u8] = &[21, 3, 1, 0, 2, 2, 80];
-
-/// A tunnel under way; its line in the journal is recorded when it ends.
-struct Passage {
-    session: Arc<Session>,
-    force: Arc<Force>,
-    target: Arc<Target>,
-    decision: Decision,
-    address: Option<IpAddr>,
-    sent: AtomicU64,
-    received: AtomicU64,
-    time: String,
-    begun: Instant,
-}
-
-impl Drop for Passage {
-    fn drop(&mut self) {
-        let host = self.target.host.to_string();
-        let time = std::mem::take(&mut self.time);
-        let client = self.session.client;
-        let mut line = journal::line_of(time, Kind::Connect, client, "CONNECT", host, &self.force);
-        (line.port, line.address) = (Some(self.target.port), self.address);
-        journal::decided(&mut line, self.decision);
-        line.sent = self.sent.load(Ordering::Relaxed);
-        line.received = self.received.load(Ordering::Relaxed);
-        line.duration_us = self.begun.elapsed().as_micros().try_into().unwrap_or(u64::MAX);
-        self.session.egress.journal.record(&line);
-    }
-}
 
 /// Tunnels what comes after a CONNECT that `rule` allows; `first` has been read already.
 pub(crate) async fn serve(
@@ -66,26 +33,16 @@ pub(crate) async fn serve(
     mut first: BytesMut,
     mut client: TcpStream,
 ) {
-    let mut passage = Passage {
-        session: session.clone(),
-        target: target.clone(),
-        decision: Decision::Allow { rule },
-        address: None,
-        sent: AtomicU64::new(0),
-        received: AtomicU64::new(0),
-        time: bottle::record::now(),
-        begun: Instant::now(),
-        force,
-    };
+    let mut passage = Passage::new(session, force, target.clone(), rule);
     if session.egress.journal.refuses(passage.force.policy.routes().audit) {
-        passage.decision = Decision::Deny { reason: Reason::Audit, nearest: Some(rule) };
+        passage.refuse(Reason::Audit);
         let _ = client.write_all(DENIED).await;
         return;
     }
     let asked = timeout(PATIENCE, hello(&mut client, &mut first)).await;
     let Ok(asked) = asked else { return };
     if let Err(reason) = asked.and_then(|hello| agrees(&hello, &target)) {
-        passage.decision = Decision::Deny { reason, nearest: Some(rule) };
+        passage.refuse(reason);
         let _ = client.write_all(DENIED).await;
         return;
     }
@@ -105,7 +62,7 @@ pub(crate) async fn serve(
                 _ => None,
             };
             if let Some(reason) = reason {
-                passage.decision = Decision::Deny { reason, nearest: Some(rule) };
+                passage.refuse(reason);
             }
             let alert = if reason.is_some() { DENIED } else { FAILED };
             let _ = client.write_all(alert).await;
@@ -115,15 +72,10 @@ pub(crate) async fn serve(
     if server.write_all(&first).await.is_err() {
         return;
     }
-    passage.sent.store(first.len() as u64, Ordering::Relaxed);
+    passage.sent(first.len());
     // Gives the memory back, for a connection may be long.
     drop(first);
-    let mut server = Counted::new(server, &passage.sent, &passage.received);
-    // Each direction until its own end.
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        () = revoke::passage(session, &target, passage.address) => {}
-    }
+    passage.join(client, server, |rule| rule.passthrough).await;
 }
 
 /// Reads until the `ClientHello` is whole.

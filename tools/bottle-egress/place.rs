@@ -1,6 +1,7 @@
 //! Where a request goes, and what is refused because nobody could say: `Host`, TLS server name and
 //! URL have to agree, because servers choose by any of them, and a path has one form.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -85,6 +86,11 @@ pub(crate) fn normal(asked: Option<&PathAndQuery>) -> Result<(Path<'_>, Uri), Od
         },
     };
     Ok((path, uri.map_err(|_| Odd("path and query are too long"))?.into()))
+}
+
+/// Why an address that is none of the bottle's gets nothing.
+pub(crate) fn stranger(client: IpAddr) -> String {
+    format!("{client} is the address of nobody in the bottle who may ask")
 }
 
 /// Refuses and records a request that cannot be judged.

@@ -3,18 +3,24 @@
 
 use std::net::IpAddr;
 
-use bottle::policy::{Ask, Decision, Policy, Request, normal_path};
+use bottle::policy::{Ask, Decision, Policy, Request, Rule, normal_path};
 
 use crate::exchange::Exchange;
 use crate::pool::Target;
 use crate::proxy::Session;
 
-/// Ends once TLS to a target does not pass through any more.
-pub(crate) async fn passage(session: &Session, target: &Target, address: Option<IpAddr>) {
-    let ask = Ask { host: &target.host, port: target.port, request: None };
+/// Ends once a target's CONNECT is not allowed by a rule that `holds` any more.
+pub(crate) async fn passage(
+    session: &Session,
+    target: &Target,
+    address: Option<IpAddr>,
+    holds: impl Fn(&Rule) -> bool,
+) {
     until(session, |policy| {
+        let Some(client) = policy.client(session.client) else { return true };
+        let ask = Ask { client, host: &target.host, port: target.port, request: None };
         let Decision::Allow { rule } = policy.decide(&ask) else { return true };
-        !policy.rule(rule).is_some_and(|rule| rule.passthrough) || closed(policy, rule, address)
+        !policy.rule(rule).is_some_and(&holds) || closed(policy, rule, address)
     })
     .await;
 }
@@ -23,10 +29,11 @@ pub(crate) async fn passage(session: &Session, target: &Target, address: Option<
 pub(crate) async fn exchange(exchange: &Exchange) {
     let target = &exchange.target;
     until(&exchange.session, |policy| {
+        let Some(client) = policy.client(exchange.session.client) else { return true };
         let Ok(path) = normal_path(exchange.uri.path()) else { return true };
         let method = exchange.method.as_str();
         let request = Some(Request { scheme: target.scheme, method, path: &path });
-        let ask = Ask { host: &target.host, port: target.port, request };
+        let ask = Ask { client, host: &target.host, port: target.port, request };
         let Decision::Allow { rule } = policy.decide(&ask) else { return true };
         closed(policy, rule, exchange.address)
     })

@@ -10,6 +10,7 @@ use bottle::plan::{
     Selftest, SshHost, Supervise, Workspace, WorkspaceMode,
 };
 use bottle::policy::{HostKind, Rule, SCAN_SECRET, check_together};
+use bottle::remote::{Remote, Transport};
 use bottle::scalar::Env;
 use bottle::seal::{check_known, check_rule, check_secret, check_target};
 use bottle::secret::readable;
@@ -316,7 +317,9 @@ fn rule(route: &Route) -> Rule {
         paths: sorted(route.paths.iter().flatten().map(|it| it.0.0.clone()).collect()),
         addresses,
         inject: route.inject.clone(),
+        from: None,
         passthrough: route.passthrough,
+        raw: false,
         dlp: route.dlp.unwrap_or_default(),
         dlp_exempt: sorted(route.dlp_exempt.iter().flatten().map(Text::to_string).collect()),
     }
@@ -335,18 +338,7 @@ fn pipelock(pipelock: &manifest::Pipelock) -> Pipelock {
 
 fn git(name: &str, remote: &manifest::GitRemote, plan: &Plan, base: &Base) -> Result<GitRemote> {
     let url = remote.url.as_str();
-    let https = url.starts_with("https://");
-    let scp_like =
-        !url.contains("://") && url.split_once(':').is_some_and(|(to, _)| !to.contains('/'));
-    if !(https || url.starts_with("ssh://") || scp_like) {
-        return Err(caller(format!(
-            "url '{url}' is neither ssh nor https: write 'https://…', 'ssh://…' or 'user@host:path'"
-        )));
-    }
-    let authority = url.strip_prefix("https://").and_then(|rest| rest.split('/').next());
-    if authority.is_some_and(|it| it.contains('@')) {
-        return Err(caller("the url holds a user or password: name a 'secret' in its place"));
-    }
+    let https = Remote::parse(url)?.transport == Transport::Https;
     if https && (remote.key.is_some() || remote.known_hosts.is_some()) {
         return Err(caller(
             "'key' and 'known_hosts' are for ssh, the url is https: name a 'secret'",

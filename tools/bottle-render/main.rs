@@ -67,7 +67,7 @@ fn render(args: &Args) -> Result<()> {
 fn print(facts: &Facts, file: &str) -> Result<()> {
     let text = match file {
         "docker-compose.yml" => strict::to_yaml(&model::compose(facts)?)?,
-        "routes.yaml" => model::routes(facts, write::generation(facts)).to_yaml()?,
+        "routes.yaml" => model::routes(facts, write::generation(facts))?.to_yaml()?,
         pipelock::FILE => model::pipelock_file(facts)?.ok_or_else(|| {
             no(format!("print '{file}': bottle '{}' has no pipelock", facts.plan.bottle))
         })?,

@@ -1,8 +1,7 @@
 //! The compose model and the policy of one bottle: pure, from plan, networks and facts.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
 
 use anyhow::Result;
@@ -11,7 +10,9 @@ use bottle::docker::{self, label};
 use bottle::net::{IpNet, Net};
 use bottle::plan::{Engine, Plan};
 use bottle::policy::Routes;
-use bottle::render::{AGENT, EGRESS, PIPELOCK, PROXY_PORT, SECRETS, container};
+use bottle::render::{
+    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SUPERVISE, container,
+};
 use bottle::{Blame, Slug, pins, pipelock, secret, strict};
 
 use crate::environment::{self, CONF};
@@ -217,24 +218,35 @@ fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
 }
 
 /// The policy that egress enforces.
-pub(crate) fn routes(facts: &Facts, generation: u64) -> Routes {
+pub(crate) fn routes(facts: &Facts, generation: u64) -> Result<Routes> {
     let (plan, net) = (facts.plan, facts.net);
     let parent = SocketAddrV4::new(net.bridge.pipelock, pipelock::PORT);
-    Routes {
+    Ok(Routes {
         version: 1,
         generation,
         plan: plan.digest.clone(),
         bottle: facts.slug.to_string(),
-        names: BTreeMap::from([
-            (AGENT.to_owned(), net.internal.agent),
-            (EGRESS.to_owned(), net.internal.egress),
-        ]),
+        names: names(facts),
         closed: closed(net),
         parent: plan.pipelock.is_some().then_some(parent),
         audit: plan.egress.audit,
         private_data: plan.egress.private_data,
-        routes: plan.egress.routes.clone(),
-    }
+        routes: plan.rules()?,
+    })
+}
+
+/// Who is on the internal network: whoever asks egress something, and whom the agent can name.
+fn names(facts: &Facts) -> BTreeMap<String, Ipv4Addr> {
+    let (plan, internal) = (facts.plan, &facts.net.internal);
+    let supervise = plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled);
+    let all = [
+        (AGENT, internal.agent, true),
+        (EGRESS, internal.egress, true),
+        (GIT_GATE, internal.git_gate, !plan.git.is_empty()),
+        (SUPERVISE, internal.supervise, supervise),
+    ];
+    let there = all.into_iter().filter(|(.., is_there)| *is_there);
+    there.map(|(name, address, _)| (name.to_owned(), address)).collect()
 }
 
 /// The host's own addresses and other bottles'.

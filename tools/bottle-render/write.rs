@@ -40,7 +40,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     record(facts)?;
     let ca = Authority::of(&egress_conf(folder).join("mitmproxy-ca.pem"), facts.slug)?;
     let generation = generation(facts);
-    let routes = model::routes(facts, generation).to_yaml()?;
+    let routes = model::routes(facts, generation)?.to_yaml()?;
     let roots = [roots::of_host(), content.further.clone()].concat();
     let behind = pipelock(facts, content, &roots)?;
     agent(facts, content, &roots, &ca.certificate)?;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use anyhow::Result;
 
 use super::glob::Glob;
-use super::{Dlp, HostKind, Inject, Routes, Rule, path};
+use super::{AGENT, Dlp, HostKind, Inject, Routes, Rule, path};
 use crate::error::{Blame, caller};
 use crate::{host, strict};
 
@@ -65,33 +65,52 @@ impl Routes {
                 }
             }
         }
+        let mut clients = HashMap::new();
+        for (name, address) in &self.names {
+            if let Some(other) = clients.insert(address, name) {
+                return Err(caller(format!(
+                    "names: '{other}' and '{name}' are both at {address}: who asks from there is not known"
+                )));
+            }
+        }
         if let Some(net) = self.closed.iter().find(|net| net.addr() != net.network()) {
             return Err(caller(format!("closed: '{net}': write '{}'", net.trunc())));
         }
         for (at, rule) in self.routes.iter().enumerate() {
             rule.check().caller(format!("routes[{at}]"))?;
+            if let Some(odd) = rule.from.as_ref().filter(|from| !self.names.contains_key(*from)) {
+                return Err(caller(format!("routes[{at}]: from '{odd}' is none of the 'names'")));
+            }
         }
         check_together(&self.routes).caller("routes")
     }
 }
 
-/// Whether rules can be enforced beside each other: TLS to one host and port is either intercepted
-/// or passes through, because that is decided at the CONNECT, before there is a request.
+/// Whether rules can be enforced beside each other: what a CONNECT of one client to one host and port
+/// leads to is decided before there is a request. TLS is either intercepted or passes through, or it
+/// is a tunnel of bytes.
 pub fn check_together(rules: &[Rule]) -> Result<()> {
-    if !rules.iter().any(|rule| rule.passthrough) {
+    if !rules.iter().any(|rule| rule.passthrough || rule.raw) {
         return Ok(());
     }
     let mut seen = HashMap::new();
     for (at, rule) in rules.iter().enumerate() {
         for port in &rule.ports {
-            let (first, passthrough) =
-                *seen.entry((&*rule.host, port)).or_insert((at, rule.passthrough));
-            if passthrough != rule.passthrough {
-                return Err(caller(format!(
-                    "passthrough: '{}' on port {port} is intercepted by one of the rules {first} and {at}, and passes through by the other: TLS to one host and port does one of both",
-                    rule.host
-                )));
+            let kind = (rule.passthrough, rule.raw);
+            let (first, other) = *seen.entry((&rule.from, &*rule.host, port)).or_insert((at, kind));
+            if other == kind {
+                continue;
             }
+            let host = &rule.host;
+            return Err(caller(if other.1 || kind.1 {
+                format!(
+                    "'{host}' on port {port} is a tunnel of bytes, as ssh needs it, by one of the rules {first} and {at}, and is looked into by the other: a host and port does one of both: take the route out of 'egress.routes'"
+                )
+            } else {
+                format!(
+                    "passthrough: '{host}' on port {port} is intercepted by one of the rules {first} and {at}, and passes through by the other: TLS to one host and port does one of both"
+                )
+            }));
         }
     }
     Ok(())
@@ -154,6 +173,14 @@ impl Rule {
                     .into(),
             );
         }
+        if self.from.as_deref() == Some(AGENT) {
+            return refuse(
+                "from: a rule is the agent's where it names nobody: leave it out".into(),
+            );
+        }
+        if self.raw {
+            return self.check_raw();
+        }
         if !ascending(&self.dlp_exempt) {
             return refuse("dlp_exempt: name each once, in order".into());
         }
@@ -175,6 +202,34 @@ impl Rule {
             Some(inject) => inject.check(),
             None => Ok(()),
         }
+    }
+
+    /// A tunnel of bytes has one end, and nothing in it to judge.
+    fn check_raw(&self) -> Result<()> {
+        let is_one_host = matches!(
+            self.kind,
+            HostKind::Name | HostKind::SingleLabel | HostKind::Address | HostKind::PrivateAddress
+        );
+        if !is_one_host || self.ports.len() != 1 {
+            return Err(caller("raw: a tunnel of bytes goes to one host and one port"));
+        }
+        let is_bare = self.methods.is_empty()
+            && self.paths.is_empty()
+            && self.inject.is_none()
+            && !self.passthrough
+            && self.dlp == Dlp::Block
+            && self.dlp_exempt.is_empty();
+        if is_bare {
+            Ok(())
+        } else {
+            Err(caller("raw: in a tunnel of bytes there is nothing to judge"))
+        }
+    }
+
+    /// Whether a client may use it at all.
+    #[must_use]
+    pub fn is_for(&self, client: &str) -> bool {
+        self.from.as_deref().unwrap_or(AGENT) == client
     }
 
     /// The compiled `paths`.
@@ -201,7 +256,11 @@ impl Rule {
         let ports = braced(self.ports.iter().map(u16::to_string).collect());
         let paths =
             if self.paths.is_empty() { "/**".to_owned() } else { braced(self.paths.clone()) };
-        let mut line = format!("{methods} {scheme}://{host}:{ports}{paths}");
+        let mut line = if self.raw {
+            format!("CONNECT {host}:{ports}")
+        } else {
+            format!("{methods} {scheme}://{host}:{ports}{paths}")
+        };
         if !self.addresses.is_empty() {
             let nets: Vec<_> = self.addresses.iter().map(ToString::to_string).collect();
             line = format!("{line} at {}", nets.join(","));
@@ -212,11 +271,17 @@ impl Rule {
         if self.passthrough {
             line.push_str(" not intercepted");
         }
+        if self.raw {
+            line.push_str(" as bytes");
+        }
         if self.dlp != Dlp::Block && !self.passthrough {
             line = format!("{line}, dlp {}", self.dlp.as_str());
         }
         if !self.dlp_exempt.is_empty() {
             line = format!("{line}, may hold {}", self.dlp_exempt.join(","));
+        }
+        if let Some(from) = &self.from {
+            line = format!("{line}, from {from} only");
         }
         line
     }

@@ -5,7 +5,7 @@
 //! Networks are kept or left out whole, because a part of one may open what the whole does not:
 //! see [`super::Policy::address`].
 
-use super::{Dlp, Glob, HostKind, Rule};
+use super::{AGENT, Dlp, Glob, HostKind, Rule};
 
 /// In what a rule asks for more than another one has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,10 @@ impl Rule {
     #[must_use]
     pub fn excess(&self, inner: &Self) -> Option<Excess> {
         let more = |field, asks: String, has: String| Some(Excess { field, asks, has });
+        let client = |rule: &Self| rule.from.as_deref().unwrap_or(AGENT).to_owned();
+        if self.from != inner.from {
+            return more("from", client(inner), client(self));
+        }
         if !self.covers_host(inner) {
             return more("host", inner.host.clone(), self.host.clone());
         }
@@ -53,6 +57,10 @@ impl Rule {
         }
         if inner.passthrough && !self.passthrough {
             return more("passthrough", "true".to_owned(), "false".to_owned());
+        }
+        // To a tunnel there are no requests, and in a request there are no bytes of another kind.
+        if inner.raw != self.raw {
+            return more("raw", inner.raw.to_string(), self.raw.to_string());
         }
         // Less of a scan lets out more.
         if inner.dlp > self.dlp {
@@ -180,14 +188,26 @@ mod tests {
         let rule = Rule {
             host: host.to_owned(),
             kind: classify(host).unwrap(),
+            from: (dice.throw(4) == 0).then(|| "git-gate".to_owned()),
             ports: dice.some(&[80, 443, 8443], 1),
             methods: dice.some(&["GET", "POST"].map(str::to_owned), 0),
             paths,
             addresses: dice.some(&NETS.map(|net| net.parse().unwrap()), 0),
             inject: None,
             passthrough: false,
+            raw: false,
             dlp: Dlp::Block,
             dlp_exempt: Vec::new(),
+        };
+        let rule = match dice.throw(4) {
+            0 => Rule {
+                raw: true,
+                ports: vec![rule.ports[0]],
+                methods: Vec::new(),
+                paths: Vec::new(),
+                ..rule
+            },
+            _ => rule,
         };
         rule.check().is_ok().then_some(rule)
     }
@@ -197,6 +217,9 @@ mod tests {
         let mut rule = one.clone();
         if dice.throw(3) == 0 {
             (rule.host, rule.kind) = (other.host.clone(), other.kind);
+        }
+        if dice.throw(8) == 0 {
+            (rule.from, rule.raw) = (other.from.clone(), other.raw);
         }
         match dice.throw(5) {
             0 => rule.ports.clone_from(&other.ports),
@@ -215,7 +238,10 @@ mod tests {
             generation: 1,
             plan: "sha256:0".to_owned(),
             bottle: "x".to_owned(),
-            names: BTreeMap::new(),
+            names: BTreeMap::from([
+                ("agent".to_owned(), [10, 201, 0, 3].into()),
+                ("git-gate".to_owned(), [10, 201, 0, 4].into()),
+            ]),
             closed: vec![dice.one(&closed).parse().unwrap()],
             parent: None,
             audit: Audit::Deny,
@@ -248,8 +274,10 @@ mod tests {
                 let scheme = if dice.throw(2) == 0 { Scheme::Http } else { Scheme::Https };
                 let method = dice.one(&["GET", "POST", "PUT"]);
                 let port = [80, 443, 8443][dice.throw(3)];
-                let request = Some(Request { scheme, method, path: &path });
-                let ask = Ask { host: &host, port, request };
+                let request = Request { scheme, method, path: &path };
+                let request = (dice.throw(3) > 0).then_some(request);
+                let client = dice.one(&["agent", "git-gate"]);
+                let ask = Ask { client, host: &host, port, request };
                 if let Decision::Allow { .. } = narrow.decide(&ask) {
                     allowed += 1;
                     let told = wide.decide(&ask);
@@ -278,7 +306,8 @@ mod tests {
     #[test]
     fn less_of_a_scan_is_more() {
         let mut dice = Dice(1);
-        let rule = std::iter::repeat_with(|| rule(&mut dice)).flatten().next().unwrap();
+        let rule =
+            std::iter::repeat_with(|| rule(&mut dice)).flatten().find(|rule| !rule.raw).unwrap();
         let with = |dlp, exempt: &[&str]| {
             let dlp_exempt = exempt.iter().map(ToString::to_string).collect();
             Rule { dlp, dlp_exempt, ..rule.clone() }
@@ -299,7 +328,7 @@ mod tests {
         let mut dice = Dice(1);
         let wide = std::iter::repeat_with(|| rule(&mut dice))
             .flatten()
-            .find(|rule| rule.host == "10.0.0.0/8" && rule.methods.is_empty());
+            .find(|rule| rule.host == "10.0.0.0/8" && rule.methods.is_empty() && !rule.raw);
         let wide = Rule { paths: Vec::new(), addresses: Vec::new(), ..wide.unwrap() };
         let part =
             Rule { host: "10.0.0.7".to_owned(), kind: HostKind::PrivateAddress, ..wide.clone() };

@@ -1,6 +1,6 @@
 //! [`Policy`]: routes compiled for look-up, and the decision itself.
 //!
-//! A request is allowed when some rule allows all of it; rules do not add up. The most specific
+//! A request is allowed when some rule for its client allows all of it; rules do not add up. The most specific
 //! host is asked first (the name itself, then wildcards from the longest, an address before its
 //! networks), rules of one host in the order of the plan. A CONNECT is decided by the first rule that
 //! has its port, which says too whether TLS passes through or is intercepted; on one host and port all
@@ -26,6 +26,7 @@ pub struct Policy {
     routes: Routes,
     globs: Vec<Vec<Glob>>,
     names: HashMap<String, Vec<usize>>,
+    clients: HashMap<IpAddr, String>,
     /// By the name after `*.`.
     wildcards: HashMap<String, Vec<usize>>,
     addresses: HashMap<IpAddr, Vec<usize>>,
@@ -36,6 +37,8 @@ pub struct Policy {
 /// The question: may this leave?
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
+    /// Who asks, as [`Policy::client`] names it.
+    pub client: &'a str,
     /// Where to.
     pub host: &'a Host<'a>,
     /// On which port.
@@ -106,12 +109,14 @@ pub enum Decision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
+    /// Who asks is none of the bottle's.
+    Client,
     /// No rule names the host.
     Host,
     /// No rule for the host has the port.
     Port,
-    /// Plain HTTP to port 443, to a host that passes through or where a credential is added, or TLS to
-    /// port 80.
+    /// Plain HTTP to port 443, to a host that passes through or where a credential is added, TLS to
+    /// port 80, or a request to what is a tunnel of bytes.
     Scheme,
     /// No rule for host and port has the method.
     Method,
@@ -150,6 +155,7 @@ impl Reason {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Client => "client",
             Self::Host => "host",
             Self::Port => "port",
             Self::Scheme => "scheme",
@@ -208,6 +214,7 @@ impl Policy {
             wildcards: HashMap::new(),
             addresses: HashMap::new(),
             networks: Vec::new(),
+            clients: routes.names.iter().map(|(name, at)| ((*at).into(), name.clone())).collect(),
             routes,
         };
         for (at, rule) in policy.routes.routes.iter().enumerate() {
@@ -252,11 +259,22 @@ impl Policy {
         &self.routes.names
     }
 
+    /// Who asks from an address of the internal network, where nobody can forge one; `None`: it is
+    /// none of the bottle's, and has nothing to ask.
+    #[must_use]
+    pub fn client(&self, address: IpAddr) -> Option<&str> {
+        self.clients.get(&address.to_canonical()).map(String::as_str)
+    }
+
     /// Decides.
     #[must_use]
     pub fn decide(&self, ask: &Ask<'_>) -> Decision {
         let mut best = (Reason::Host, None);
         let verdict = self.each_candidate(ask.host, |at| {
+            // What others may is nothing that this client is told of.
+            if !self.routes.routes[at].is_for(ask.client) {
+                return Some(());
+            }
             let reason = self.lacks(at, ask)?;
             // Reasons come in the order in which a request is judged.
             if best.1.is_none() || reason > best.0 {
@@ -340,7 +358,7 @@ impl Policy {
         let request = ask.request.as_ref()?;
         // Only a tunnel passes through: a request that has been seen was intercepted by a rule for a
         // more specific host, or never was TLS.
-        if rule.passthrough {
+        if rule.passthrough || rule.raw {
             return Some(Reason::Scheme);
         }
         if matches!((ask.port, request.scheme), (443, Scheme::Http) | (80, Scheme::Https)) {

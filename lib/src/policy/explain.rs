@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{Ask, Closed, HostKind, Policy, Reason};
+use super::{AGENT, Ask, Closed, HostKind, Policy, Reason};
 use crate::host::Host;
 use crate::strict;
 
@@ -15,6 +15,9 @@ use crate::strict;
 /// agent may ask for many.
 const COMPARED: usize = 64;
 const LONGEST: usize = 64;
+
+/// The port at which a CONNECT is most likely ssh's.
+const SSH: u16 = 22;
 
 /// A refusal, for a person, an agent or a tool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,6 +92,12 @@ impl Policy {
                 let why = format!("TLS to '{host}' passes through, and nothing else goes there");
                 return self.explanation(ask, reason, why, nearest, None);
             }
+            (Reason::Scheme, _, Some(rule)) if rule.raw => {
+                let port = ask.port;
+                let why =
+                    format!("port {port} of '{host}' is a tunnel of bytes, and takes no request");
+                return self.explanation(ask, reason, why, nearest, None);
+            }
             (Reason::Scheme, ..) if ask.port == 443 => "port 443 takes TLS only: use https".into(),
             (Reason::Scheme, ..) if ask.port != 80 => {
                 "a credential is added inside TLS only: use https".into()
@@ -105,8 +114,18 @@ impl Policy {
                 ),
                 _ => format!("no rule covers the path '{}'", request.path.as_str()),
             },
-            _ => self.unknown_host(host),
+            _ => self.unknown_host(ask),
         };
+        // Routes are the agent's, and no tunnels of bytes.
+        if ask.client != AGENT {
+            return self.explanation(ask, reason, why, nearest, None);
+        }
+        if ask.request.is_none() && ask.port == SSH {
+            let why = format!(
+                "{why}: hosts for ssh are named in 'ssh' of the manifest, remotes of git in 'git'"
+            );
+            return self.explanation(ask, reason, why, nearest, None);
+        }
         // A whole new item is always right; to merge it into a rule is the owner's choice.
         let item = Item {
             host: bare(host),
@@ -127,8 +146,12 @@ impl Policy {
         address: IpAddr,
         closed: Closed,
     ) -> Explanation {
-        let why = format!("'{}' is at {address}, which is {closed}", ask.host);
-        let add = self.rule(rule).and_then(|rule| {
+        let mut why = format!("'{}' is at {address}, which is {closed}", ask.host);
+        if self.rule(rule).is_some_and(|rule| rule.raw) {
+            why.push_str(": the owner writes the address itself, in place of the name");
+        }
+        let rule_of_routes = self.rule(rule).filter(|it| it.from.is_none() && !it.raw);
+        let add = rule_of_routes.and_then(|rule| {
             let item = Item {
                 host: rule.host.clone(),
                 ports: if rule.ports == [443] { Vec::new() } else { rule.ports.clone() },
@@ -162,19 +185,19 @@ impl Policy {
         Explanation { nearest, add, ..self.refusal(reason, describe(ask), why) }
     }
 
-    fn unknown_host(&self, host: &Host<'_>) -> String {
+    fn unknown_host(&self, ask: &Ask<'_>) -> String {
+        let host = ask.host;
         let no = format!("no rule names host '{host}'");
         let Host::Name(name) = host else { return no };
-        let rules = &self.routes().routes;
-        let wildcard = rules.iter().find(|rule| rule.host.strip_prefix("*.") == Some(name));
+        let rules = || self.routes().routes.iter().filter(|rule| rule.is_for(ask.client));
+        let wildcard = rules().find(|rule| rule.host.strip_prefix("*.") == Some(name));
         if let Some(rule) = wildcard {
             return format!("{no}: '{}' covers its subdomains, not itself", rule.host);
         }
         if name.len() > LONGEST {
             return no;
         }
-        let known: Vec<&str> = rules
-            .iter()
+        let known: Vec<&str> = rules()
             .filter(|rule| matches!(rule.kind, HostKind::Name | HostKind::SingleLabel))
             .map(|rule| &*rule.host)
             .take(COMPARED)

@@ -16,7 +16,7 @@ impl Random {
     }
 }
 
-const HEAD: &str = "version: 1\ngeneration: 3\nplan: sha256:00\nbottle: demo\nnames: {agent: 10.201.0.3}\n\
+const HEAD: &str = "version: 1\ngeneration: 3\nplan: sha256:00\nbottle: demo\nnames: {agent: 10.201.0.3, egress: 10.201.0.2}\n\
                     closed: [10.201.0.0/16, 93.184.216.34/32]\nroutes:\n";
 
 fn parse(rules: &str) -> Result<Policy, String> {
@@ -47,7 +47,12 @@ fn decide(policy: &Policy, method: &str, url: &str) -> String {
     let (host, port) = crate::host::authority(authority).unwrap();
     let path = normal_path(path).unwrap();
     let request = Some(Request { scheme, method, path: &path });
-    say(policy.decide(&Ask { host: &host, port: port.unwrap_or(scheme.port()), request }))
+    say(policy.decide(&Ask {
+        client: AGENT,
+        host: &host,
+        port: port.unwrap_or(scheme.port()),
+        request,
+    }))
 }
 
 fn say(decision: Decision) -> String {
@@ -67,7 +72,7 @@ fn tunnels_pass_by_the_most_specific_host_and_requests_never() {
     .unwrap();
     let connect = |host: &str, port| {
         let host = request_host(host).unwrap();
-        say(policy.decide(&Ask { host: &host, port, request: None }))
+        say(policy.decide(&Ask { client: AGENT, host: &host, port, request: None }))
     };
     assert_eq!(connect("b.example.com", 443), "allow 0");
     assert_eq!(connect("a.example.com", 443), "allow 1");
@@ -77,6 +82,50 @@ fn tunnels_pass_by_the_most_specific_host_and_requests_never() {
     assert_eq!(decide(&policy, "GET", "https://a.example.com/y"), "deny path near 1");
     assert_eq!(decide(&policy, "GET", "https://b.example.com/x"), "deny scheme near 0");
     assert_eq!(decide(&policy, "GET", "http://b.example.com:8443/x"), "deny scheme near 0");
+}
+
+#[test]
+fn rule_is_for_its_client_alone() {
+    let policy = parse(
+        "- {host: a.example, kind: name, ports: [443], paths: [/x]}\n\
+         - {host: a.example, kind: name, from: egress, ports: [443], paths: [/y]}\n\
+         - {host: '*.b.example', kind: wildcard, from: egress, ports: [443]}\n\
+         - {host: a.example, kind: name, from: egress, ports: [22], raw: true}\n",
+    )
+    .unwrap();
+    let host = request_host("a.example").unwrap();
+    let say = |client, port, path: Option<&str>| {
+        let path = path.map(|path| normal_path(path).unwrap());
+        let request =
+            path.as_ref().map(|path| Request { scheme: Scheme::Https, method: "GET", path });
+        say(policy.decide(&Ask { client, host: &host, port, request }))
+    };
+    for (client, port, path, expected) in [
+        (AGENT, 443, Some("/x"), "allow 0"),
+        (AGENT, 443, Some("/y"), "deny path near 0"),
+        (AGENT, 22, None, "deny port near 0"),
+        ("egress", 443, Some("/y"), "allow 1"),
+        ("egress", 443, Some("/x"), "deny path near 1"),
+        ("egress", 22, None, "allow 3"),
+        ("egress", 22, Some("/y"), "deny scheme near 3"),
+        ("supervise", 443, Some("/x"), "deny host"),
+        ("", 22, None, "deny host"),
+    ] {
+        assert_eq!(say(client, port, path), expected, "{client} {port} {path:?}");
+    }
+    assert_eq!(policy.client("10.201.0.3".parse().unwrap()), Some(AGENT));
+    assert_eq!(policy.client("::ffff:10.201.0.2".parse().unwrap()), Some("egress"));
+    assert_eq!(policy.client("10.201.0.4".parse().unwrap()), None);
+}
+
+#[test]
+fn port_of_bytes_is_nothing_else_to_the_same_client() {
+    let both = "- {host: a.example, kind: name, ports: [22, 443]}\n\
+                - {host: a.example, kind: name, ports: [22], raw: true}\n";
+    let error = parse(both).unwrap_err();
+    assert!(error.contains("'a.example' on port 22 is a tunnel of bytes"), "{error}");
+    parse(&both.replace("[22]", "[23]")).unwrap();
+    parse(&both.replace("raw: true", "raw: true, from: egress")).unwrap();
 }
 
 #[test]
@@ -129,7 +178,7 @@ fn a_connect_is_allowed_where_some_request_could_be() {
     let policy = policy();
     let connect = |host, port| {
         let host = request_host(host).unwrap();
-        say(policy.decide(&Ask { host: &host, port, request: None }))
+        say(policy.decide(&Ask { client: AGENT, host: &host, port, request: None }))
     };
     assert_eq!(connect("api.example.com", 443), "allow 0");
     assert_eq!(connect("api.example.com", 80), "deny port near 0");
@@ -223,11 +272,24 @@ fn invalid_routes_are_refused_with_their_place() {
             "dlp_exempt: 'jtw' is no rule of the scan: did you mean 'jwt'",
         ),
         ("host: a.example, kind: name, ports: [443], dlp_exempt: ['secret:']", "is no rule"),
+        ("host: a.example, kind: name, ports: [443], from: agent", "leave it out"),
+        ("host: a.example, kind: name, ports: [443], from: gate", "is none of the 'names'"),
+        ("host: a.example, kind: name, ports: [22, 23], raw: true", "one host and one port"),
+        ("host: '*.a.example', kind: wildcard, ports: [22], raw: true", "one host and one port"),
+        (
+            "host: 10.0.0.0/8, kind: private_network, ports: [22], raw: true",
+            "one host and one port",
+        ),
+        ("host: a.example, kind: name, ports: [22], raw: true, methods: [GET]", "nothing to judge"),
+        ("host: a.example, kind: name, ports: [22], raw: true, dlp: off", "nothing to judge"),
         ("host: a.example, kind: name, ports: [443], mehtods: [GET]", "did you mean 'methods'"),
     ] {
         let error = parse(&format!("- {{{rule}}}\n")).unwrap_err();
         assert!(error.contains("routes[0]") && error.contains(expected), "{rule}: {error}");
     }
+    let twice = HEAD.replace("10.201.0.2", "10.201.0.3").replace("routes:\n", "");
+    let error = strict::yaml::<Routes>(&twice, "f").and_then(Policy::new).unwrap_err();
+    assert!(format!("{error:#}").contains("'agent' and 'egress' are both at 10.201.0.3"));
     let error = strict::yaml::<Routes>(
         &HEAD.replace("version: 1", "version: 2").replace("routes:\n", ""),
         "f",
@@ -262,7 +324,7 @@ fn refusal_names_the_nearest_rule_and_what_to_add() {
     let path = normal_path("/v2/x").unwrap();
     let host = request_host("api.example.com").unwrap();
     let request = Some(Request { scheme: Scheme::Https, method: "POST", path: &path });
-    let ask = Ask { host: &host, port: 443, request };
+    let ask = Ask { client: AGENT, host: &host, port: 443, request };
     let Decision::Deny { reason, nearest } = policy.decide(&ask) else { panic!("allowed") };
     assert_eq!(
         policy.explain(&ask, reason, nearest).to_text(),
@@ -284,7 +346,7 @@ fn unknown_host_is_told_apart_from_a_near_one() {
     let policy = policy();
     let why = |host| {
         let host = request_host(host).unwrap();
-        let ask = Ask { host: &host, port: 443, request: None };
+        let ask = Ask { client: AGENT, host: &host, port: 443, request: None };
         policy.explain(&ask, Reason::Host, None).why
     };
     assert!(why("api.exmaple.com").ends_with("the nearest one is 'api.example.com'"));
@@ -298,7 +360,7 @@ fn what_is_suggested_would_allow_the_request() {
         let policy = policy();
         let (host, path) = (request_host(host).unwrap(), normal_path(path).unwrap());
         let request = Some(Request { scheme: Scheme::Https, method, path: &path });
-        let ask = Ask { host: &host, port: 443, request };
+        let ask = Ask { client: AGENT, host: &host, port: 443, request };
         let add = policy.explain(&ask, Reason::Host, None).add.unwrap();
         let rule = add.replacen("- host:", "- kind: name\n  ports: [443]\n  host:", 1);
         let taken = parse(&rule).unwrap_or_else(|e| panic!("{e}\n{rule}"));

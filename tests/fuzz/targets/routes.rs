@@ -3,7 +3,7 @@
 #![no_main]
 
 use bottle::host;
-use bottle::policy::{Ask, Policy, Request, Routes, Scheme, normal_path};
+use bottle::policy::{AGENT, Ask, Policy, Request, Routes, Scheme, normal_path};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,7 +19,8 @@ fuzz_target!(|bytes: &[u8]| {
         let Ok(host) = host::request_host(&rule.host) else { continue };
         for scheme in [Scheme::Http, Scheme::Https] {
             let request = Request { scheme, method: "GET", path: &path };
-            let ask = Ask { host: &host, port: rule.ports[0], request: Some(request) };
+            let client = rule.from.as_deref().unwrap_or(AGENT);
+            let ask = Ask { client, host: &host, port: rule.ports[0], request: Some(request) };
             let _ = policy.decide(&ask);
         }
     }

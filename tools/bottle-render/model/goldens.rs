@@ -69,7 +69,7 @@ fn every_golden_is_what_is_rendered() {
         };
         let file = strict::to_yaml(&compose(&facts).unwrap()).unwrap();
         assert_data_eq!(file, golden(&path, "yml"));
-        let file = routes(&facts, 1).to_yaml().unwrap();
+        let file = routes(&facts, 1).unwrap().to_yaml().unwrap();
         assert_data_eq!(file, golden(&path, "routes"));
         if let Some(file) = pipelock_file(&facts).unwrap() {
             assert_data_eq!(file, golden(&path, "pipelock"));

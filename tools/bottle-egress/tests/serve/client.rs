@@ -61,9 +61,25 @@ impl Client {
         Self(BufReader::new(Box::new(Self::open(bottle))))
     }
 
+    /// A client at an address of its own; others are at 127.0.0.1, which is the agent's.
+    pub(crate) fn at(bottle: &Bottle, address: [u8; 4]) -> Self {
+        use rustix::net::{self, AddressFamily, SocketAddrV4, SocketType};
+        let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        net::bind(&socket, &SocketAddrV4::new(address.into(), 0)).unwrap();
+        net::connect(&socket, &bottle.proxy()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(BufReader::new(Box::new(stream)))
+    }
+
     /// Asks for a tunnel, which has to be given.
     pub(crate) fn connect(bottle: &Bottle, host: &str) -> Self {
-        let mut client = Self::plain(bottle);
+        Self::plain(bottle).connected(host)
+    }
+
+    /// The same on a connection that is there.
+    pub(crate) fn connected(self, host: &str) -> Self {
+        let mut client = self;
         let answer = client.ask_head(&format!("CONNECT {host} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
         assert!(answer.line.starts_with("HTTP/1.1 200"), "{answer:?}");
         client

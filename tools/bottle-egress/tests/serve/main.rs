@@ -14,6 +14,7 @@
 mod answers;
 mod audit;
 mod client;
+mod clients;
 mod destinations;
 mod dlp;
 mod http2;
@@ -21,6 +22,7 @@ mod names;
 mod origin;
 mod parent;
 mod passthrough;
+mod raw;
 mod reload;
 mod requests;
 mod schema;

@@ -288,7 +288,7 @@ pub(crate) fn routes(generation: u64, rules: &str) -> String {
     let rules = rules.replace(", kind:", off);
     format!(
         "version: 1\ngeneration: {generation}\nplan: sha256:00\nbottle: demo\n\
-         names: {{agent: 10.201.0.3, egress: 10.201.0.2}}\nclosed: [10.201.0.0/16]\n\
+         names: {{agent: 127.0.0.1, egress: 10.201.0.2, git-gate: 127.0.0.2}}\nclosed: [10.201.0.0/16]\n\
          routes:{rules}# end\n"
     )
 }
