@@ -50,7 +50,7 @@ const ROUTES: &str = "version: 1
 generation: 1
 plan: sha256:0
 bottle: trial
-names: {}
+names: {agent: 127.0.0.1}
 routes:
 - {host: a.example, kind: name, ports: [80, 443], methods: [GET, POST], paths: [/ok/**, /x]}
 # end

@@ -1,7 +1,9 @@
 //! What has to be true of whatever a client sends.
 
 use bottle::host::{self, Host};
-use bottle::policy::{Ask, Decision, DecisionLine, Policy, Request, Scheme, Verdict, normal_path};
+use bottle::policy::{
+    AGENT, Ask, Decision, DecisionLine, Policy, Request, Scheme, Verdict, normal_path,
+};
 
 use super::reading::{self, Reading};
 use super::{HOST, Seen, Way};
@@ -95,7 +97,7 @@ fn judged<'a>(policy: &Policy, way: Way, request: &'a Reading) -> Result<&'a str
     };
     let host = Host::Name(HOST.into());
     let judged = Request { scheme, method: &request.method, path: &path };
-    let ask = Ask { host: &host, port: scheme.port(), request: Some(judged) };
+    let ask = Ask { client: AGENT, host: &host, port: scheme.port(), request: Some(judged) };
     if !matches!(policy.decide(&ask), Decision::Allow { .. }) {
         return odd("no rule allows it");
     }
