@@ -19,6 +19,7 @@
 pub mod apply;
 pub mod compose;
 pub mod credentials;
+pub mod diff;
 pub mod docker;
 pub mod document;
 pub mod error;

@@ -16,8 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The tools of the root package.
-pub(crate) const TOOLS: [&str; 8] = [
+pub(crate) const TOOLS: [&str; 9] = [
     "bottle-apply",
+    "bottle-diff",
     "bottle-net",
     "bottle-plan",
     "bottle-ps",

@@ -13,6 +13,7 @@ mod common;
 mod bad_input;
 mod compose;
 mod contract;
+mod examples;
 mod glue;
 mod laws;
 mod man;

@@ -30,6 +30,7 @@ macro_rules! tools {
 tools! {
     "bottle-apply" apply "../../tools/bottle-apply/args.rs"
     "bottle-egress" egress "../../tools/bottle-egress/args.rs"
+    "bottle-diff" diff "../../tools/bottle-diff/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
     "bottle-reap" reap "../../tools/bottle-reap/args.rs"
     "bottle-trust" trust "../../tools/bottle-trust/args.rs"

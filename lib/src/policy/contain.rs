@@ -62,6 +62,15 @@ impl Rule {
         if inner.raw != self.raw {
             return more("raw", inner.raw.to_string(), self.raw.to_string());
         }
+        // Neither what passes through nor what carries a credential goes in the clear, which a rule
+        // that only has its ports left says nothing of.
+        let in_the_clear = !inner.passthrough && inner.inject.is_none() && inner.ports != [443];
+        if in_the_clear && self.passthrough {
+            return more("passthrough", "false".to_owned(), "true".to_owned());
+        }
+        if in_the_clear && self.inject.is_some() {
+            return more("inject", inner.injected(), self.injected());
+        }
         // Less of a scan lets out more.
         if inner.dlp > self.dlp {
             return more("dlp", inner.dlp.as_str().to_owned(), self.dlp.as_str().to_owned());
@@ -79,7 +88,7 @@ impl Rule {
         None
     }
 
-    fn covers_host(&self, inner: &Self) -> bool {
+    pub(super) fn covers_host(&self, inner: &Self) -> bool {
         let below = matches!(
             (self.kind, inner.kind),
             (HostKind::Wildcard, HostKind::Name | HostKind::Wildcard)
