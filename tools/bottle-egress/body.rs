@@ -186,7 +186,8 @@ impl Sending {
             let Poll::Ready(polled) = Pin::new(&mut self.body).poll_frame(cx) else {
                 // What is held does not wait for ever.
                 let Some(scan) = &mut self.scan else { return Poll::Pending };
-                return scan.waited(cx).map(|bytes| Some(Ok(Frame::data(bytes))));
+                let looked = std::task::ready!(scan.waited(cx));
+                return Poll::Ready(self.looked(looked));
             };
             // All of it may be held.
             if let Poll::Ready(passed) = self.pass(polled) {

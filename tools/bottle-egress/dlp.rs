@@ -109,6 +109,12 @@ impl Scanner {
         usize::try_from(self.top.held()).unwrap_or(usize::MAX).min(Self::HELD)
     }
 
+    /// Judges what is held as if nothing more came, and goes on: what may be whole is found before it is
+    /// passed on.
+    pub fn settle(&mut self) {
+        self.top.settle(&mut self.cx);
+    }
+
     /// The most bytes that are ever held.
     pub const HELD: usize = 64 << 10;
 

@@ -42,6 +42,16 @@ impl Upward {
             *noted = found.iter().map(ToString::to_string).collect();
         }
     }
+
+    /// Keeps what else was found, once.
+    pub(crate) fn add(&self, found: &[Finding]) {
+        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        for text in found.iter().map(ToString::to_string) {
+            if !noted.contains(&text) {
+                noted.push(text);
+            }
+        }
+    }
 }
 
 /// An exchange under way.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bottle::policy::{Ask, Decision, Reason, Request as Judged};
 use hyper::body::{Body, Incoming};
-use hyper::header::{ACCEPT, CONNECTION, EXPECT, HeaderValue, UPGRADE};
+use hyper::header::{ACCEPT, CONNECTION, EXPECT, HeaderValue, SEC_WEBSOCKET_EXTENSIONS, UPGRADE};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -85,6 +85,10 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
         headers::wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
     outward(&mut parts, uri, upgrade.is_some());
+    if upgrade.is_some() && leaks::looks(&force, rule) {
+        // Messages that are compressed cannot be looked into; it is an offer only.
+        parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
+    }
     let checked = leaks::head(&mut exchange, rule, &parts)
         .map(|()| upload(&mut exchange, rule, &mut parts, body))
         .and_then(|body| {

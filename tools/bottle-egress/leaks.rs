@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::dlp::{self, Coding, Finding, Lens, Place, Scanner};
 use bottle::host::Host;
-use bottle::policy::{Dlp, Reason};
+use bottle::policy::{Decision, Dlp, Reason};
 use bytes::{Bytes, BytesMut};
 use hyper::Uri;
 use hyper::http::request::Parts;
@@ -18,10 +18,11 @@ use crate::conf::Force;
 use crate::exchange::{Exchange, Upward};
 use crate::pool::Target;
 use crate::reply::Refusal;
+use crate::websocket::Messages;
 
 /// How long bytes are held that may be the beginning of something. Both sides may wait for one
 /// another, and what began like a token most often ends as something else.
-const HOLD: Duration = Duration::from_millis(250);
+pub(crate) const HOLD: Duration = Duration::from_millis(250);
 
 /// What is told in place of a path in which something was found.
 const WITHHELD: &str = "/withheld";
@@ -72,7 +73,7 @@ pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Resul
 }
 
 /// Refuses what was found, where the rule wants that.
-fn verdict(mode: Dlp, found: &[Finding]) -> Result<(), Refusal> {
+pub(crate) fn verdict(mode: Dlp, found: &[Finding]) -> Result<(), Refusal> {
     if found.is_empty() || mode != Dlp::Block {
         return Ok(());
     }
@@ -99,6 +100,18 @@ pub(crate) fn body(
     let scanner = Scanner::new(&lens, Place::Body, Coding::of(&parts.headers));
     let upward = upward.clone();
     Some(Box::new(Scan { scanner, mode, held: BytesMut::new(), release: None, upward }))
+}
+
+/// The scan of what a client says in a WebSocket, where the rule wants one.
+pub(crate) fn messages(exchange: &Exchange, upward: &Arc<Upward>) -> Option<Messages> {
+    let Decision::Allow { rule } = exchange.decision else { return None };
+    let (mode, lens) = lens(&exchange.force, rule, &exchange.target)?;
+    Some(Messages::new(mode, Arc::new(lens), upward.clone()))
+}
+
+/// Whether anything is looked at on a rule's route.
+pub(crate) fn looks(force: &Force, rule: usize) -> bool {
+    force.policy.rule(rule).is_some_and(|rule| rule.dlp != Dlp::Off)
 }
 
 /// The scan of one body.
@@ -134,8 +147,8 @@ impl Scan {
         Ok(self.held.split().freeze())
     }
 
-    /// Gives what has been held for too long.
-    pub(crate) fn waited(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
+    /// Gives what has been held for too long, unless it is whole as it stands.
+    pub(crate) fn waited(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Refusal>> {
         if self.held.is_empty() {
             return Poll::Pending;
         }
@@ -144,7 +157,8 @@ impl Scan {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 self.release = None;
-                Poll::Ready(self.held.split().freeze())
+                self.scanner.settle();
+                Poll::Ready(self.judge().map(|()| self.held.split().freeze()))
             }
         }
     }

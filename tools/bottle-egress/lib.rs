@@ -49,6 +49,7 @@ pub mod trial;
 mod tunnel;
 mod upgrade;
 mod watch;
+mod websocket;
 
 use args::{Args, Verb};
 

@@ -1,8 +1,9 @@
 //! A WebSocket, once its request was judged like any other and the server has agreed: bytes in both
-//! directions, each until its own end.
+//! directions, each until its own end. What the client says is looked at where the rule wants that.
 
 use std::sync::atomic::Ordering;
 
+use bottle::policy::Decision;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
@@ -13,8 +14,10 @@ use crate::body::Answer;
 use crate::counted::Counted;
 use crate::exchange::Exchange;
 use crate::headers;
+use crate::leaks;
 use crate::reply;
 use crate::revoke;
+use crate::websocket;
 
 /// Joins both sides.
 pub(crate) fn switched(
@@ -31,11 +34,22 @@ pub(crate) fn switched(
     tokio::spawn(async move {
         if let (Ok(client), Ok(server)) = tokio::join!(upgrade, server) {
             let upward = exchange.upward.get_or_insert_default().clone();
+            let messages = leaks::messages(&exchange, &upward);
             let mut client = TokioIo::new(client);
             let mut server = Counted::new(TokioIo::new(server), &upward.bytes, &exchange.received);
-            tokio::select! {
-                _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                () = revoke::exchange(&exchange) => {}
+            let joined = async {
+                let Some(messages) = messages else {
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                    return None;
+                };
+                websocket::join(messages, client, server).await
+            };
+            let refusal = tokio::select! {
+                refusal = joined => refusal,
+                () = revoke::exchange(&exchange) => None,
+            };
+            if let (Some(refusal), Decision::Allow { rule }) = (refusal, exchange.decision) {
+                exchange.refuse(refusal.reason, Some(rule));
             }
         }
         drop(exchange);

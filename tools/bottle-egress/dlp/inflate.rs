@@ -159,6 +159,11 @@ impl Inflate {
         }
     }
 
+    /// Judges what the stream has stood for so far.
+    pub(super) fn settle(&mut self, cx: &mut Cx) {
+        self.child.settle(cx);
+    }
+
     fn body(&mut self, cx: &mut Cx, rest: &mut &[u8]) -> Fed {
         let mut out = [0; 8 << 10];
         let format = self.format;

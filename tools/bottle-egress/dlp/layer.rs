@@ -186,6 +186,25 @@ impl Layer {
         }
     }
 
+    /// Judges what is held as it stands, and keeps it.
+    pub(super) fn settle(&mut self, cx: &mut Cx) {
+        if self.held == 0 {
+            return;
+        }
+        let kept = (self.judged, self.held);
+        self.scan_prefixes(cx, true);
+        (self.judged, self.held) = kept;
+        if let Some(run) = &mut self.run {
+            run.lanes.iter_mut().for_each(|(_, child)| child.settle(cx));
+        }
+        if let Some(escaped) = &mut self.escaped {
+            escaped.child.settle(cx);
+        }
+        if let Some(inflate) = &mut self.inflate {
+            inflate.settle(cx);
+        }
+    }
+
     pub(super) fn finish(&mut self, cx: &mut Cx) {
         self.scan(cx, self.bytes.len(), true);
         if let Some(inflate) = self.inflate.take() {

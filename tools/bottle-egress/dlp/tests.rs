@@ -143,6 +143,23 @@ fn every_rule_finds_its_leaks_and_nothing_else_of_its_own() {
 }
 
 #[test]
+fn what_is_held_is_judged_before_it_is_passed_on_and_the_search_goes_on() {
+    let coded = base64(format!("a {} b", token()).as_bytes());
+    for text in [token(), format!("x={coded}"), percent(token().as_bytes())] {
+        let mut scanner = Scanner::new(&lens(), Place::Body, None);
+        let (most, rest) = text.as_bytes().split_at(text.len() - 8);
+        scanner.feed(most);
+        assert!(scanner.held() > 0);
+        scanner.settle();
+        // Part of a token is none.
+        assert_eq!(names_of(scanner.found()), [""; 0], "{text}");
+        scanner.feed(rest);
+        scanner.settle();
+        assert_eq!(names_of(scanner.found()), ["github-token"], "{text}");
+    }
+}
+
+#[test]
 fn secret_is_found_in_every_form() {
     let secret = "hunter2/\"but+longer";
     let lens = lens_of(&[("db", secret)], false);

@@ -32,3 +32,4 @@ mod streams;
 mod support;
 mod table;
 mod tools;
+mod websocket;

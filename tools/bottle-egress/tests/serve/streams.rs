@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::{ClientConnection, HandshakeKind, StreamOwned};
 
 use crate::client::{Client, trusting};
-use crate::support::{Bottle, RULES, until};
+use crate::support::{Bottle, until};
 
 #[test]
 fn events_arrive_as_they_are_sent() {
@@ -182,96 +182,6 @@ fn large_bodies_pass_whole_in_both_directions() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stdout == sent.as_bytes(), "{} bytes came back", output.stdout.len());
     }
-}
-
-#[test]
-fn websocket_passes_where_the_request_is_allowed() {
-    let bottle = Bottle::start();
-    let origin = bottle.tls_origin(|e| {
-        e.send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: abc\r\n\r\n");
-        let mut bytes = [0; 4];
-        while std::io::Read::read_exact(e.stream, &mut bytes).is_ok() {
-            e.send(std::str::from_utf8(&bytes).unwrap());
-        }
-        e.close = true;
-    });
-    let ask = |path: &str| {
-        format!(
-            "GET {path} HTTP/1.1\r\nhost: origin.test:8443\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: k\r\n\r\n"
-        )
-    };
-    let mut client = bottle.tunnel("origin.test:8443");
-    let head = client.ask_head(&ask("/x"));
-    assert_eq!(head.line, "HTTP/1.1 101 Switching Protocols");
-    assert_eq!(head.header("sec-websocket-accept"), Some("abc"));
-    for text in ["ping", "pong"] {
-        client.send(text);
-        assert_eq!(client.read_exact(4), text.as_bytes());
-    }
-    assert_eq!(bottle.tunnel("origin.test:8443").ask(&ask("/secret")).denied(), Some("path"));
-    assert_eq!(origin.seen()[0].header("upgrade"), Some("websocket"));
-    assert_eq!(origin.seen().len(), 1);
-}
-
-#[test]
-fn websocket_ends_with_its_rule_and_not_before() {
-    let bottle = Bottle::start();
-    let _origin = bottle.tls_origin(|e| {
-        e.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
-        );
-        let mut bytes = [0; 4];
-        while e.stream.read_exact(&mut bytes).is_ok() {
-            e.send(std::str::from_utf8(&bytes).unwrap());
-        }
-        e.close = true;
-    });
-    let mut client = bottle.tunnel("origin.test:8443");
-    client.ask_head("GET /x HTTP/1.1\r\nhost: origin.test:8443\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n");
-    for (generation, rules) in [
-        (2, RULES.replace("- {host: gone.test", "- {host: other.test")),
-        (3, RULES.replace(", /x]", "]")),
-    ] {
-        client.send("ping");
-        assert_eq!(client.read_exact(4), b"ping");
-        bottle.replace("routes.yaml", &bottle.rules(generation, &rules));
-        until("it is in force", || {
-            bottle.loaded().filter(|loaded| loaded.generation == generation)
-        });
-    }
-    assert!(client.ended());
-}
-
-#[test]
-fn websocket_ends_each_direction_for_itself() {
-    let bottle = Bottle::start();
-    let origin = bottle.plain_origin(|e| {
-        e.send(
-            "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n",
-        );
-        let mut all = Vec::new();
-        e.stream.read_to_end(&mut all).unwrap();
-        // The client has ended its side, and still hears.
-        e.send(&format!("{} heard", all.len()));
-        e.close = true;
-    });
-    let mut stream = std::net::TcpStream::connect(bottle.proxy()).unwrap();
-    stream
-        .write_all(b"GET http://origin.test:8080/x HTTP/1.1\r\nhost: origin.test:8080\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
-        .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"));
-    stream.write_all(b"bytes").unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut rest = String::new();
-    stream.read_to_string(&mut rest).unwrap();
-    assert_eq!(rest, "5 heard");
-    assert_eq!(origin.seen().len(), 1);
 }
 
 #[test]
