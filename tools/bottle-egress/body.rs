@@ -215,8 +215,12 @@ impl Sending {
                 };
             }
             Some(Err(trailers)) => {
+                let looked = match trailers.trailers_ref() {
+                    Some(fields) => scan.trailers(fields),
+                    None => Ok(()),
+                };
                 self.trailers = Some(trailers);
-                scan.end()
+                looked.and_then(|()| scan.end())
             }
             None => {
                 self.ended = true;

@@ -71,13 +71,28 @@ impl fmt::Display for Finding {
 
 /// What is looked at on one route.
 #[derive(Debug, Clone)]
-pub struct Lens {
-    /// What is looked for.
-    pub engine: Arc<Engine>,
-    /// Names of findings that are none.
-    pub exempt: Vec<String>,
-    /// The host that it goes to, which may have handed out some of it.
-    pub host: String,
+pub struct Lens(Arc<Looked>);
+
+#[derive(Debug)]
+struct Looked {
+    engine: Arc<Engine>,
+    exempt: Vec<String>,
+    host: String,
+}
+
+impl Lens {
+    /// What `engine` looks for, but for findings with the names in `exempt`, on the way to a host, which
+    /// may have handed out some of it.
+    #[must_use]
+    pub fn new(engine: Arc<Engine>, exempt: Vec<String>, host: String) -> Self {
+        Self(Arc::new(Looked { engine, exempt, host }))
+    }
+
+    /// The same on the way to another host.
+    #[must_use]
+    pub fn to(&self, host: &str) -> Self {
+        Self::new(self.0.engine.clone(), self.0.exempt.clone(), host.to_owned())
+    }
 }
 
 /// A search through one stream of bytes.
@@ -134,8 +149,14 @@ impl Scanner {
 /// Searches bytes that are all there.
 #[must_use]
 pub fn scan_slice(lens: &Lens, place: Place, bytes: &[u8]) -> Vec<Finding> {
-    let mut scanner = Scanner::new(lens, place, None);
-    scanner.feed(bytes);
-    scanner.end();
-    scanner.cx.found
+    scan_whole(lens, place, bytes.to_vec())
+}
+
+/// The same of bytes that are given away.
+#[must_use]
+pub fn scan_whole(lens: &Lens, place: Place, bytes: Vec<u8>) -> Vec<Finding> {
+    let mut cx = Cx::new(lens.clone(), place);
+    cx.raw = bytes.len() as u64;
+    Layer::top(&mut cx, None).whole(&mut cx, bytes);
+    cx.found
 }

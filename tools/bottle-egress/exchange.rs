@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crate::dlp::Finding;
+use crate::dlp::{Finding, Lens};
 use bottle::host::Host;
-use bottle::policy::{Decision, Kind, Reason};
+use bottle::policy::{Decision, Dlp, Kind, Reason};
 use bottle::record;
 use hyper::{Method, Uri};
 
@@ -35,15 +35,7 @@ pub(crate) struct Upward {
 }
 
 impl Upward {
-    /// Keeps what was found so far.
-    pub(crate) fn note(&self, found: &[Finding]) {
-        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() != found.len() {
-            *noted = found.iter().map(ToString::to_string).collect();
-        }
-    }
-
-    /// Keeps what else was found, once.
+    /// Keeps what was found, once.
     pub(crate) fn add(&self, found: &[Finding]) {
         let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         for text in found.iter().map(ToString::to_string) {
@@ -70,6 +62,8 @@ pub(crate) struct Exchange {
     pub(crate) status: Option<u16>,
     /// Set where the request has a body.
     pub(crate) upward: Option<Arc<Upward>>,
+    /// What is looked for in it, once its head was looked at.
+    pub(crate) lens: Option<(Dlp, Lens)>,
     /// What the scan found in the head.
     pub(crate) found: Vec<String>,
     /// Bytes of the answer's body so far.
@@ -101,6 +95,7 @@ impl Exchange {
             address: None,
             status: None,
             upward: None,
+            lens: None,
             found: Vec::new(),
             received: AtomicU64::new(0),
             upstream: None,

@@ -90,7 +90,7 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
         parts.headers.remove(SEC_WEBSOCKET_EXTENSIONS);
     }
     let checked = leaks::head(&mut exchange, rule, &parts)
-        .map(|()| upload(&mut exchange, rule, &mut parts, body))
+        .map(|()| upload(&mut exchange, &mut parts, body))
         .and_then(|body| {
             exchange.added = inject::add(&force, rule, &mut parts)?;
             Ok(body)
@@ -172,13 +172,13 @@ fn outward(parts: &mut Parts, uri: Uri, websocket: bool) {
 }
 
 /// The request's body as it goes out.
-fn upload(exchange: &mut Exchange, rule: usize, parts: &mut Parts, body: Incoming) -> Upload {
+fn upload(exchange: &mut Exchange, parts: &mut Parts, body: Incoming) -> Upload {
     if body.is_end_stream() {
         parts.headers.remove(EXPECT);
         return Upload::Empty;
     }
     let upward = exchange.upward.insert(Arc::default()).clone();
-    let scan = leaks::body(exchange, rule, parts, &upward);
+    let scan = leaks::body(exchange, parts, &upward);
     let wait = headers::waits(&parts.headers).then(|| upward.gate.shut());
     Upload::Relayed(Sending::new(body, scan, upward, wait))
 }

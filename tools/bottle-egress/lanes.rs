@@ -69,6 +69,7 @@ impl Lanes {
 }
 
 async fn serve(egress: Arc<Egress>, lane: usize, mut connections: UnboundedReceiver<Accepted>) {
+    tokio::spawn(tick());
     while let Some(Accepted { stream, client, place }) = connections.recv().await {
         let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let session = Session {
@@ -81,5 +82,15 @@ async fn serve(egress: Arc<Egress>, lane: usize, mut connections: UnboundedRecei
             place: Arc::new(place),
         };
         tokio::spawn(proxy::serve(Arc::new(session), stream));
+    }
+}
+
+/// Keeps a timer that ends before those that each request sets for the next one's head. tokio wakes its own
+/// thread, by a write and one more wait, whenever a timer becomes the first to end: a quarter of all
+/// system calls of a request.
+async fn tick() {
+    let mut tick = tokio::time::interval(proxy::HEAD / 3);
+    loop {
+        tick.tick().await;
     }
 }

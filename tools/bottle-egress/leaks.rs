@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use crate::dlp::{self, Coding, Finding, Lens, Place, Scanner};
 use bottle::host::Host;
-use bottle::policy::{Decision, Dlp, Reason};
+use bottle::policy::{Dlp, Reason};
 use bytes::{Bytes, BytesMut};
-use hyper::Uri;
 use hyper::http::request::Parts;
+use hyper::{HeaderMap, Uri};
 use tokio::time::Sleep;
 
 use crate::conf::Force;
@@ -37,13 +37,13 @@ fn lens(force: &Force, rule: usize, target: &Target) -> Option<(Dlp, Lens)> {
         Host::Name(name) => name.to_string(),
         Host::Address(address) => address.to_string(),
     };
-    let lens = Lens { engine: force.engine.clone(), exempt: rule.dlp_exempt.clone(), host };
-    Some((rule.dlp, lens))
+    Some((rule.dlp, Lens::new(force.engine.clone(), rule.dlp_exempt.clone(), host)))
 }
 
 /// Looks at a request's host, URL and headers, as the client sent them.
 pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Result<(), Refusal> {
-    let Some((mode, lens)) = lens(&exchange.force, rule, &exchange.target) else { return Ok(()) };
+    exchange.lens = lens(&exchange.force, rule, &exchange.target);
+    let Some((mode, lens)) = exchange.lens.clone() else { return Ok(()) };
     let mut found = match &exchange.target.host {
         Host::Name(name) => dlp::host(&lens, name),
         Host::Address(_) => Vec::new(),
@@ -51,17 +51,7 @@ pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Resul
     if let Some(uri) = parts.uri.path_and_query() {
         found.extend(dlp::url(&lens, uri.as_str()));
     }
-    let mut scanner = Scanner::new(&lens, Place::Header, None);
-    let mut text = Vec::with_capacity(1024);
-    for (name, value) in &parts.headers {
-        text.extend_from_slice(name.as_str().as_bytes());
-        text.push(b':');
-        text.extend_from_slice(value.as_bytes());
-        // What no header holds, so that two of them are never read as one.
-        text.push(0);
-    }
-    scanner.feed(&text);
-    found.extend_from_slice(scanner.end());
+    found.extend(fields(&lens, &parts.headers));
     exchange.found.extend(found.iter().map(ToString::to_string));
     // What is written down and told of the request names its path.
     if found.iter().any(|finding| finding.place == Place::Url)
@@ -70,6 +60,19 @@ pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Resul
         exchange.uri = Uri::from_static(WITHHELD);
     }
     verdict(mode, &found)
+}
+
+/// Looks at headers or trailers.
+fn fields(lens: &Lens, fields: &HeaderMap) -> Vec<Finding> {
+    let mut text = Vec::with_capacity(1024);
+    for (name, value) in fields {
+        text.extend_from_slice(name.as_str().as_bytes());
+        text.push(b':');
+        text.extend_from_slice(value.as_bytes());
+        // What no header holds, so that two of them are never read as one.
+        text.push(0);
+    }
+    dlp::scan_whole(lens, Place::Header, text)
 }
 
 /// Refuses what was found, where the rule wants that.
@@ -89,24 +92,26 @@ pub(crate) fn verdict(mode: Dlp, found: &[Finding]) -> Result<(), Refusal> {
     })
 }
 
-/// The scan of a request's body, where `rule` wants one.
-pub(crate) fn body(
-    exchange: &Exchange,
-    rule: usize,
-    parts: &Parts,
-    upward: &Arc<Upward>,
-) -> Option<Box<Scan>> {
-    let (mode, lens) = lens(&exchange.force, rule, &exchange.target)?;
-    let scanner = Scanner::new(&lens, Place::Body, Coding::of(&parts.headers));
+/// The scan of a request's body, where its rule wants one.
+pub(crate) fn body(exchange: &Exchange, parts: &Parts, upward: &Arc<Upward>) -> Option<Box<Scan>> {
+    let (mode, lens) = exchange.lens.as_ref()?;
+    let scanner = Scanner::new(lens, Place::Body, Coding::of(&parts.headers));
     let upward = upward.clone();
-    Some(Box::new(Scan { scanner, mode, held: BytesMut::new(), release: None, upward }))
+    let lens = lens.clone();
+    Some(Box::new(Scan {
+        lens,
+        scanner,
+        mode: *mode,
+        held: BytesMut::new(),
+        release: None,
+        upward,
+    }))
 }
 
 /// The scan of what a client says in a WebSocket, where the rule wants one.
 pub(crate) fn messages(exchange: &Exchange, upward: &Arc<Upward>) -> Option<Messages> {
-    let Decision::Allow { rule } = exchange.decision else { return None };
-    let (mode, lens) = lens(&exchange.force, rule, &exchange.target)?;
-    Some(Messages::new(mode, Arc::new(lens), upward.clone()))
+    let (mode, lens) = exchange.lens.as_ref()?;
+    Some(Messages::new(*mode, lens.clone(), upward.clone()))
 }
 
 /// Whether anything is looked at on a rule's route.
@@ -116,6 +121,7 @@ pub(crate) fn looks(force: &Force, rule: usize) -> bool {
 
 /// The scan of one body.
 pub(crate) struct Scan {
+    lens: Lens,
     scanner: Scanner,
     mode: Dlp,
     /// Bytes that may be the beginning of what must not leave.
@@ -138,6 +144,13 @@ impl Scan {
         self.held.extend_from_slice(&data);
         let sent = self.held.len().saturating_sub(wait);
         Ok(self.held.split_to(sent).freeze())
+    }
+
+    /// Looks at the trailers, before the end.
+    pub(crate) fn trailers(&mut self, trailers: &HeaderMap) -> Result<(), Refusal> {
+        let found = fields(&self.lens, trailers);
+        self.upward.add(&found);
+        verdict(self.mode, &found)
     }
 
     /// Gives what was held until the end, if the end shows nothing.
@@ -168,7 +181,7 @@ impl Scan {
         if found.is_empty() {
             return Ok(());
         }
-        self.upward.note(found);
+        self.upward.add(found);
         verdict(self.mode, found)
     }
 }

@@ -27,7 +27,7 @@ use crate::tunnel::Tunnel;
 const CONNECTIONS: usize = 1024;
 
 /// How long a client may take to send a request's head, and rest between requests.
-const HEAD: Duration = Duration::from_secs(75);
+pub(crate) const HEAD: Duration = Duration::from_secs(75);
 
 /// The largest buffer of one direction of one connection, and so the longest head.
 pub(crate) const BUFFER: usize = 64 << 10;

@@ -18,7 +18,7 @@ use crate::args::Scan;
 /// something is found.
 pub(crate) fn scan(args: &Scan) -> Result<()> {
     let engine = Arc::new(Engine::new(&BTreeMap::new(), args.private_data));
-    let lens = Lens { engine, exempt: Vec::new(), host: String::new() };
+    let lens = Lens::new(engine, Vec::new(), String::new());
     let mut count = 0;
     for file in &args.files {
         let name = file.display().to_string();

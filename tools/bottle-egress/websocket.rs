@@ -28,7 +28,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The scan of what a client says.
 pub(crate) struct Messages {
     frames: Frames,
-    lens: Arc<Lens>,
+    lens: Lens,
     text: Scanner,
     binary: Scanner,
     control: Vec<u8>,
@@ -39,7 +39,7 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    pub(crate) fn new(mode: Dlp, lens: Arc<Lens>, upward: Arc<Upward>) -> Self {
+    pub(crate) fn new(mode: Dlp, lens: Lens, upward: Arc<Upward>) -> Self {
         let scanner = || Scanner::new(&lens, Place::Body, None);
         Self {
             frames: Frames::default(),

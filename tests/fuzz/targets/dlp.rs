@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 static LENS: LazyLock<Lens> = LazyLock::new(|| {
     let secrets = BTreeMap::from([("db".to_owned(), b"correct horse".to_vec())]);
     let engine = Arc::new(Engine::new(&secrets, true));
-    Lens { engine, exempt: Vec::new(), host: "a.example".to_owned() }
+    Lens::new(engine, Vec::new(), "a.example".to_owned())
 });
 
 fuzz_target!(|input: (u8, &[u8])| {

@@ -15,7 +15,7 @@ fn lens() -> &'static Lens {
     LENS.get_or_init(|| {
         let secrets = BTreeMap::from([("kept".to_owned(), SECRET.to_vec())]);
         let engine = Arc::new(Engine::new(&secrets, true));
-        Lens { engine, exempt: Vec::new(), host: "api.example.com".to_owned() }
+        Lens::new(engine, Vec::new(), "api.example.com".to_owned())
     })
 }
 

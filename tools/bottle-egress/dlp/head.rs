@@ -1,5 +1,6 @@
 //! The head of a request: its URL, its headers and the host that it goes to.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use bottle::host::special;
@@ -32,7 +33,7 @@ pub fn url(lens: &Lens, path_and_query: &str) -> Vec<Finding> {
     {
         find(lens, &mut found, "high-entropy-url", Place::Url, offset);
     }
-    let mut text = bytes.to_vec();
+    let mut text = Cow::Borrowed(bytes);
     for _ in 0..ROUNDS {
         if let Some(offset) = leads_inside(&text) {
             find(lens, &mut found, "ssrf-target", Place::Url, offset);
@@ -41,7 +42,7 @@ pub fn url(lens: &Lens, path_and_query: &str) -> Vec<Finding> {
         if !text.contains(&b'%') {
             break;
         }
-        text = decode::unescaped(&text);
+        text = decode::unescaped(&text).into();
     }
     found
 }
@@ -62,8 +63,8 @@ pub fn host(lens: &Lens, name: &str) -> Vec<Finding> {
 }
 
 fn find(lens: &Lens, found: &mut Vec<Finding>, rule: &str, place: Place, offset: usize) {
-    let fine = RULES.iter().any(|it| it.name == rule && it.is_fine_at(&lens.host, place));
-    if !fine && !lens.exempt.iter().any(|exempt| exempt == rule) {
+    let fine = RULES.iter().any(|it| it.name == rule && it.is_fine_at(&lens.0.host, place));
+    if !fine && !lens.0.exempt.iter().any(|exempt| exempt == rule) {
         found.push(Finding { rule: rule.to_owned(), place, offset: offset as u64 });
     }
 }

@@ -51,13 +51,13 @@ pub(super) struct Cx {
 
 impl Cx {
     pub(super) fn new(lens: Lens, place: Place) -> Self {
-        let longest = lens.engine.longest();
+        let longest = lens.0.engine.longest();
         Self { lens, place, found: Vec::new(), raw: 0, decoded: 0, layers: 1, longest }
     }
 
     fn find(&mut self, rule: &str, offset: u64) {
         let known = |exempt: &String| exempt == rule;
-        if !self.lens.exempt.iter().any(known) && !self.found.iter().any(|f| f.rule == rule) {
+        if !self.lens.0.exempt.iter().any(known) && !self.found.iter().any(|f| f.rule == rule) {
             self.found.push(Finding { rule: rule.to_owned(), place: self.place, offset });
         }
     }
@@ -205,8 +205,23 @@ impl Layer {
         }
     }
 
+    /// Takes bytes that are all there is.
+    pub(super) fn whole(&mut self, cx: &mut Cx, bytes: Vec<u8>) {
+        if bytes.len() > BLOCK {
+            self.feed(cx, &bytes);
+            return self.finish(cx);
+        }
+        self.bytes = bytes;
+        self.scan(cx, 0, true);
+        self.end(cx);
+    }
+
     pub(super) fn finish(&mut self, cx: &mut Cx) {
         self.scan(cx, self.bytes.len(), true);
+        self.end(cx);
+    }
+
+    fn end(&mut self, cx: &mut Cx) {
         if let Some(inflate) = self.inflate.take() {
             inflate.finish(cx);
         }
@@ -239,7 +254,7 @@ impl Layer {
     }
 
     fn scan_prefixes(&mut self, cx: &mut Cx, last: bool) {
-        let engine = cx.lens.engine.clone();
+        let engine = cx.lens.0.engine.clone();
         let mut open = self.bytes.len();
         for group in engine.groups() {
             let mut from = self.judged;
@@ -263,7 +278,7 @@ impl Layer {
         match lead {
             Lead::Rule(at) => {
                 let rule = &RULES[*at];
-                if !rule.at.contains(&cx.place) || rule.is_fine_at(&cx.lens.host, cx.place) {
+                if !rule.at.contains(&cx.place) || rule.is_fine_at(&cx.lens.0.host, cx.place) {
                     return Look::None;
                 }
                 let bytes = &bytes[..bytes.len().min(WINDOW)];
@@ -276,7 +291,7 @@ impl Layer {
             Lead::Needle { secret, form } => {
                 let look = engine::needle(form, bytes, last);
                 if look == Look::Found {
-                    let engine = cx.lens.engine.clone();
+                    let engine = cx.lens.0.engine.clone();
                     cx.find(engine.secret(*secret), offset);
                 }
                 look
@@ -341,7 +356,7 @@ impl Layer {
     }
 
     fn scan_private(&mut self, cx: &mut Cx, last: bool) {
-        let private = cx.lens.engine.private();
+        let private = cx.lens.0.engine.private();
         if private.is_empty() {
             return;
         }

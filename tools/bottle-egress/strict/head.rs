@@ -27,7 +27,7 @@ impl Head {
     /// Looks at the bytes since the last time; where the head ends and what follows, once it is whole.
     /// The error is a phrase for a person.
     pub(super) fn look(&mut self, bytes: &[u8]) -> Result<Option<(usize, Body)>, &'static str> {
-        while let Some(at) = bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+        while let Some(at) = memchr::memchr(b'\n', &bytes[self.searched..]) {
             let end = self.searched + at;
             let line = bytes[self.line..end]
                 .strip_suffix(b"\r")

@@ -19,16 +19,16 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::client::trusting;
 use crate::support::{Bottle, PATIENCE, TLS};
 
-type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An origin that speaks nothing but HTTP/2.
-struct Origin {
+pub(crate) struct Origin {
     accepted: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<Request<()>>>>,
+    pub(crate) heads: Arc<Mutex<Vec<Request<()>>>>,
 }
 
 impl Origin {
-    fn serve(
+    pub(crate) fn serve(
         bottle: &Bottle,
         answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> Work + Send + Sync + 'static,
     ) -> Self {
@@ -82,7 +82,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Runs a client, with an end for a test that hangs.
-fn client<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn client<T>(work: impl Future<Output = T>) -> T {
     runtime().block_on(async { tokio::time::timeout(PATIENCE, work).await.expect("it hangs") })
 }
 
@@ -105,14 +105,14 @@ async fn tunnel(bottle: &Bottle, to: &str) -> tokio_rustls::client::TlsStream<Tc
 }
 
 /// A client of HTTP/2, whose connection goes on in a task of its own.
-async fn connect(bottle: &Bottle) -> SendRequest<Bytes> {
+pub(crate) async fn connect(bottle: &Bottle) -> SendRequest<Bytes> {
     let stream = tunnel(bottle, "origin.test:8443").await;
     let (sender, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
     sender
 }
 
-fn ask(method: &str, path: &str) -> Request<()> {
+pub(crate) fn ask(method: &str, path: &str) -> Request<()> {
     Request::builder()
         .method(method)
         .uri(format!("https://origin.test:8443{path}"))

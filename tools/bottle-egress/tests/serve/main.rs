@@ -17,6 +17,7 @@ mod client;
 mod clients;
 mod destinations;
 mod dlp;
+mod dlp_http2;
 mod http2;
 mod names;
 mod origin;
