@@ -10,9 +10,21 @@ pub use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use crate::error::caller;
+use crate::render::{AGENT, EGRESS, GIT_GATE, SUPERVISE};
 
 /// The prefix length of a leased subnet: 16 addresses.
 pub const PREFIX: u8 = 28;
+
+/// Who has which address of an internal network, counted from its first: the same in every bottle.
+pub const PLACES: [(&str, u32); 4] = [(EGRESS, 2), (AGENT, 3), (GIT_GATE, 4), (SUPERVISE, 5)];
+
+/// Whose an address of some bottle's internal network is.
+#[must_use]
+pub fn client_at(address: IpAddr) -> Option<&'static str> {
+    let IpAddr::V4(address) = address else { return None };
+    let place = address.to_bits() % (1 << (32 - PREFIX));
+    PLACES.iter().find(|(_, at)| *at == place).map(|(name, _)| *name)
+}
 
 /// What `$BOTTLE_SUBNETS` is where it is not set; a comma-separated list of networks.
 pub const DEFAULT_POOL: &str = "10.201.0.0/16";
@@ -90,16 +102,17 @@ impl Net {
     /// The networks of `project` on two subnets, with the fixed addresses on them.
     #[must_use]
     pub fn new(project: &str, internal: Ipv4Net, bridge: Ipv4Net, pool: &Pool) -> Self {
+        let [(_, egress), (_, agent), (_, git_gate), (_, supervise)] = PLACES;
         Self {
             dry_run: false,
             project: project.to_owned(),
             internal: Internal {
                 name: format!("{project}-internal"),
                 subnet: internal,
-                egress: address(internal, 2),
-                agent: address(internal, 3),
-                git_gate: address(internal, 4),
-                supervise: address(internal, 5),
+                egress: address(internal, egress),
+                agent: address(internal, agent),
+                git_gate: address(internal, git_gate),
+                supervise: address(internal, supervise),
             },
             bridge: Bridge {
                 name: format!("{project}-bridge"),

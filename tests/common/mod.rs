@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The tools of the root package.
-pub(crate) const TOOLS: [&str; 9] = [
+pub(crate) const TOOLS: [&str; 10] = [
     "bottle-apply",
     "bottle-diff",
     "bottle-net",
@@ -24,6 +24,7 @@ pub(crate) const TOOLS: [&str; 9] = [
     "bottle-ps",
     "bottle-reap",
     "bottle-render",
+    "bottle-replay",
     "bottle-trust",
     "bottle-up",
 ];

@@ -33,6 +33,7 @@ tools! {
     "bottle-diff" diff "../../tools/bottle-diff/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
     "bottle-reap" reap "../../tools/bottle-reap/args.rs"
+    "bottle-replay" replay "../../tools/bottle-replay/args.rs"
     "bottle-trust" trust "../../tools/bottle-trust/args.rs"
     "bottle-net" net "../../tools/bottle-net/args.rs"
     "bottle-plan" plan "../../tools/bottle-plan/args.rs"
