@@ -95,7 +95,26 @@ fn rfc3339(seconds: u64, millis: u32) -> String {
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3_600, rest / 60 % 60, rest % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    let mut text = String::with_capacity("2026-11-24T05:59:55.123Z".len());
+    // Written for each request: std's formatting takes ten times as long.
+    for (number, digits, after) in [
+        (year, 4, '-'),
+        (month, 2, '-'),
+        (day, 2, 'T'),
+        (hour, 2, ':'),
+        (minute, 2, ':'),
+        (second, 2, '.'),
+        (millis.into(), 3, 'Z'),
+    ] {
+        for place in (0..digits).rev() {
+            let digit = number / 10_u64.pow(place) % 10;
+            text.push(
+                char::from_digit(u32::try_from(digit).unwrap_or_default(), 10).unwrap_or('0'),
+            );
+        }
+        text.push(after);
+    }
+    text
 }
 
 #[cfg(test)]

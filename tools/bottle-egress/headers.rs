@@ -24,6 +24,10 @@ static HOP: [HeaderName; 8] = [
 /// Removes what concerns this hop only; hyper then frames the body anew. `TE: trailers` stays,
 /// because trailers are passed on.
 pub(crate) fn strip(headers: &mut HeaderMap) {
+    // Most heads have none, and a comparison costs less than a search for each.
+    if !headers.keys().any(|name| HOP.contains(name)) {
+        return;
+    }
     let trailers =
         headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     if headers.contains_key(TRANSFER_ENCODING) {

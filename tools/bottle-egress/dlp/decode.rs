@@ -133,26 +133,26 @@ impl Digits {
     }
 }
 
-/// Writes what whole groups of a few characters stand for, and says how many bytes that is.
-pub(super) fn cell(chars: &[u8], hex: bool, out: &mut [u8]) -> usize {
-    let mut length = 0;
-    let mut put = |bytes: &[u8]| {
-        if let Some(place) = out.get_mut(length..length + bytes.len()) {
-            place.copy_from_slice(bytes);
-            length += bytes.len();
-        }
-    };
+/// Whether the whole groups of some characters stand for text; the first that does not ends the search,
+/// which for names is most often the first.
+pub(super) fn stands_for_text(chars: &[u8], hex: bool) -> bool {
     if hex {
-        for [high, low] in chars.as_chunks::<2>().0 {
-            put(&[nibble(*high) << 4 | nibble(*low)]);
-        }
-    } else {
-        for group in chars.as_chunks::<4>().0 {
-            let six = group.map(|byte| u32::from(SIX[usize::from(byte)]));
-            put(&(six[0] << 18 | six[1] << 12 | six[2] << 6 | six[3]).to_be_bytes()[1..]);
-        }
+        return chars
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .all(|[high, low]| is_text(nibble(*high) << 4 | nibble(*low)));
     }
-    length
+    chars.as_chunks::<4>().0.iter().all(|group| {
+        let six = group.map(|byte| u32::from(SIX[usize::from(byte)]));
+        let [_, three @ ..] = (six[0] << 18 | six[1] << 12 | six[2] << 6 | six[3]).to_be_bytes();
+        three.into_iter().all(is_text)
+    })
+}
+
+/// Whether text has such a byte.
+pub(super) fn is_text(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n')
 }
 
 /// What Base64 of either alphabet stands for, padded or not.

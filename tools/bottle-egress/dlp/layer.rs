@@ -591,7 +591,7 @@ impl Run {
         let text = self.lanes.iter().map(|(digits, _)| {
             out.clear();
             digits.clone().push(&chars[..chars.len().min(CELL + 4)], &mut out);
-            is_text(&out)
+            out.iter().copied().all(decode::is_text)
         });
         let text: Vec<bool> = text.collect();
         if text.contains(&true) {
@@ -639,18 +639,10 @@ fn dull(bytes: &[u8], class: u8) -> Option<usize> {
     let end = bytes.iter().take(DULL).position(|byte| CLASS[usize::from(*byte)] & class == 0)?;
     let (first, last) = (&bytes[..CELL], &bytes[end - CELL..end]);
     let steps = if class == HEX { 2 } else { 4 };
-    let text = [first, last].iter().any(|cell| {
-        (0..steps).any(|skip| {
-            let mut out = [0; CELL];
-            let length = decode::cell(&cell[skip..], class == HEX, &mut out);
-            is_text(&out[..length])
-        })
-    });
+    let text = [first, last]
+        .iter()
+        .any(|cell| (0..steps).any(|skip| decode::stands_for_text(&cell[skip..], class == HEX)));
     (!text).then_some(end)
-}
-
-fn is_text(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n'))
 }
 
 /// What comes between two lines of one run.

@@ -176,3 +176,19 @@ fn plain_http_in_a_tunnel_is_judged_as_such() {
     assert_eq!(client.get("/secret", "origin.test:8080").denied(), Some("path"));
     assert_eq!(origin.seen().len(), 1);
 }
+
+#[test]
+fn interim_answers_do_no_harm() {
+    let bottle = Bottle::start();
+    let origin = bottle.tls_origin(|e| {
+        e.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n");
+        e.answer("in");
+    });
+    let mut client = bottle.tunnel("origin.test:8443");
+    for _ in 0..3 {
+        let answer = client.get("/x", "origin.test:8443");
+        assert_eq!((answer.status, &*answer.body, answer.header("link")), (200, "in", None));
+    }
+    assert_eq!(origin.accepted(), 1);
+    assert_eq!(bottle.told(3), ["http GET origin.test /x: Allow 200"; 3]);
+}

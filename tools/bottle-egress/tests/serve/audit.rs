@@ -177,3 +177,67 @@ fn full_disk_holds_nothing_up_where_the_plan_says_so() {
     });
     crate::schema::check(&dropped);
 }
+
+/// A bottle whose journal goes into a pipe that nobody reads yet, and the pipe's other end.
+fn piped(audit: &str) -> (Bottle, std::fs::File) {
+    let mut reader = None;
+    let bottle = Bottle::prepared(RULES, |egress| {
+        let run = PathBuf::from(egress.get_args().last().unwrap());
+        let pipe = run.join("decisions.jsonl");
+        assert!(super::support::run(Command::new("mkfifo").arg(&pipe)).status.success());
+        // For both, so that neither side waits for the other one.
+        reader = Some(std::fs::File::options().read(true).write(true).open(pipe).unwrap());
+        egress
+    });
+    let text = bottle.rules(2, RULES).replace("routes:", &format!("audit: {audit}\nroutes:"));
+    bottle.replace("routes.yaml", &text);
+    until("the policy", || bottle.loaded().filter(|loaded| loaded.generation == 2));
+    (bottle, reader.unwrap())
+}
+
+/// Asks with long lines until there is another answer, `times` at most; how many were allowed.
+fn fill(bottle: &Bottle, times: usize) -> (usize, u16) {
+    let path = format!("/ok/{}", "x".repeat(7_000));
+    let mut client = bottle.tunnel("origin.test:8443");
+    for passed in 0..times {
+        let status = client.get(&path, "origin.test:8443").status;
+        if status != 200 {
+            return (passed, status);
+        }
+    }
+    (times, 200)
+}
+
+#[test]
+fn full_queue_closes_the_way_out_until_the_disk_takes_it() {
+    let (bottle, mut reader) = piped("deny");
+    let origin = bottle.tls_origin(|e| e.answer("in"));
+    let (passed, status) = fill(&bottle, 4_000);
+    assert_eq!((status, origin.take().len()), (503, passed));
+    // What waits for the disk is some MiB.
+    assert!((500..1_500).contains(&passed), "{passed}");
+    let mut client = bottle.tunnel("origin.test:8443");
+    let refused = client.get("/x", "origin.test:8443");
+    assert_eq!((refused.status, refused.header("x-bottle-denied")), (503, Some("audit")));
+    assert!(origin.take().is_empty());
+    // Read on, it goes on, and no allowed request is missing in it.
+    let (told, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut bytes, mut lines) = (vec![0; 1 << 16], 0);
+        while let Ok(read @ 1..) = std::io::Read::read(&mut reader, &mut bytes) {
+            lines += memchr::memchr_iter(b'\n', &bytes[..read]).count();
+            let _ = told.send(lines);
+        }
+    });
+    until("it leaves again", || (client.get("/x", "origin.test:8443").status == 200).then_some(()));
+    until("all is written", || heard.try_iter().last().filter(|lines| *lines > passed));
+}
+
+#[test]
+fn full_queue_holds_nothing_up_where_the_plan_says_so() {
+    let (bottle, _reader) = piped("allow");
+    let origin = bottle.tls_origin(|e| e.answer("in"));
+    // More than it closes after, by far.
+    assert_eq!(fill(&bottle, 1_200), (1_200, 200));
+    assert_eq!(origin.take().len(), 1_200);
+}
