@@ -120,7 +120,7 @@ pub struct Bind {
 /// Further options of a bind mount.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BindOptions {
-    /// `Z`: the source is labelled for this container alone.
+    /// `Z`: the source is labelled for this container alone; `z`: for those that share it.
     pub selinux: &'static str,
 }
 

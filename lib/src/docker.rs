@@ -37,7 +37,7 @@ pub mod label {
     pub const IMAGE: &str = "bottle.image";
 }
 
-/// The image of one of our own sidecars, `egress` or `probe`, as `scripts/images` makes it. Its tag
+/// The image of one of our own sidecars, `egress`, `supervise` or `probe`, as `scripts/images` makes it. Its tag
 /// is the version, or `$BOTTLE_IMAGE_TAG`, so that several builds live side by side on one engine.
 #[must_use]
 pub fn image(name: &str) -> String {

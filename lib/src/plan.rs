@@ -79,6 +79,14 @@ pub struct Plan {
     pub selftest: Selftest,
 }
 
+impl Plan {
+    /// The agent's way to ask for more, where the bottle has one.
+    #[must_use]
+    pub fn supervised(&self) -> Option<&Supervise> {
+        self.supervise.as_ref().filter(|supervise| supervise.enabled)
+    }
+}
+
 /// Where a plan came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -27,7 +27,7 @@ pub use explain::Explanation;
 pub use gain::{Gain, gained};
 pub use glob::Glob;
 pub use path::{Path, normalise as normal_path};
-pub use report::{DecisionLine, Kind, Loaded, Refused, Verdict};
+pub use report::{DecisionLine, End, Kind, Loaded, Refused, Spent, Spents, Verdict};
 pub use scan::{NAMES as SCAN_RULES, SECRET as SCAN_SECRET, check_exempt};
 
 /// `routes.yaml`: all that egress is told, and reads again when it changes.
@@ -106,6 +106,24 @@ pub struct Rule {
     /// a secret of the plan; sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dlp_exempt: Vec<String>,
+    /// The grant that it comes from and how long that holds; of a rule of the plan it is not set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grant: Option<Term>,
+}
+
+/// How long a rule holds that was granted while the bottle ran. Egress itself ends it, whatever
+/// becomes of the host's tools.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Term {
+    /// The grant.
+    pub id: String,
+    /// When it ends, in seconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires: Option<u64>,
+    /// How many requests it allows, all in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
 }
 
 /// The name of the agent among the names of a bottle: a rule that names nobody is for it.

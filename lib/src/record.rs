@@ -80,6 +80,19 @@ pub fn now() -> String {
     rfc3339(since.as_secs(), since.subsec_millis())
 }
 
+/// The time now in seconds of Unix time.
+#[must_use]
+pub fn unix_now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// A time in seconds of Unix time, RFC 3339 in UTC: `2026-11-24T05:59:55Z`.
+#[must_use]
+pub fn time_of(seconds: u64) -> String {
+    rfc3339(seconds, 0).replace(".000Z", "Z")
+}
+
 /// Civil date from days, after Howard Hinnant's `civil_from_days`,
 /// <https://howardhinnant.github.io/date_algorithms.html>.
 fn rfc3339(seconds: u64, millis: u32) -> String {

@@ -47,6 +47,9 @@ pub const GIT_GATE: &str = "git-gate";
 /// The sidecar by which the agent asks for more, where the plan has it.
 pub const SUPERVISE: &str = "supervise";
 
+/// The port of supervise on the internal network.
+pub const SUPERVISE_PORT: u16 = 8090;
+
 /// Where egress, and nobody else, has the values of secrets.
 pub const SECRETS: &str = "/etc/bottle-secrets";
 

@@ -85,6 +85,7 @@ fn tunnel(host: String, kind: HostKind, port: u16, from: Option<String>) -> Rule
         raw: true,
         dlp: Dlp::Block,
         dlp_exempt: Vec::new(),
+        grant: None,
     }
 }
 

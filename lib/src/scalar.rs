@@ -68,6 +68,36 @@ fn digits<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok().filter(|_| plain)
 }
 
+/// A length of time in seconds, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub u64);
+
+/// The longest one: what lasts longer is for the manifest.
+const LONGEST_SPAN: u64 = 365 * 24 * 60 * 60;
+
+impl FromStr for Span {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(unit_at);
+        let each = match unit {
+            "s" => Some(1),
+            "m" => Some(60),
+            "h" => Some(60 * 60),
+            "d" => Some(24 * 60 * 60),
+            _ => None,
+        };
+        match each.and_then(|each| digits::<u64>(number)?.checked_mul(each)) {
+            Some(seconds @ 1..=LONGEST_SPAN) => Ok(Self(seconds)),
+            Some(0) | None => Err(format!(
+                "'{text}' is no length of time: write a whole number from 1 and s, m, h or d, as in '30m'"
+            )),
+            Some(_) => Err(format!("'{text}' is longer than a year: leave it to the manifest")),
+        }
+    }
+}
+
 /// CPUs in units of 10⁻⁹, as the engine counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cpus(u64);
@@ -298,6 +328,18 @@ mod tests {
         assert!(refusal::<Memory>("5m").contains("6m or more"));
         assert_eq!(Memory(4 << 30).to_string(), "4g");
         assert_eq!(Memory((1 << 30) + (1 << 20)).to_string(), "1025m");
+    }
+
+    #[test]
+    fn spans_have_a_unit_and_are_never_nothing() {
+        for (text, seconds) in [("20s", 20), ("30m", 1800), ("2h", 7200), ("7d", 604_800)] {
+            assert_eq!(text.parse(), Ok(Span(seconds)), "{text}");
+        }
+        for text in ["", "0", "0s", "30", "m", "-1m", "1.5h", "1w", "01m", "99999999999999999999d"]
+        {
+            assert!(refusal::<Span>(text).contains("no length of time"), "{text}");
+        }
+        assert!(refusal::<Span>("366d").contains("manifest"));
     }
 
     #[test]

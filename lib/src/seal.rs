@@ -188,6 +188,9 @@ pub fn check_secret(secret: &Secret) -> Result<()> {
 /// there.
 pub fn check_rule(rule: &Rule, secrets: &BTreeMap<String, Secret>) -> Result<()> {
     rule.check()?;
+    if rule.grant.is_some() {
+        return Err(caller("grant: a plan holds no grants: 'bottle-approve' gives them"));
+    }
     for name in rule.dlp_exempt.iter().filter_map(|exempt| exempt.strip_prefix(SCAN_SECRET)) {
         check_known(name, secrets).caller("dlp_exempt")?;
     }

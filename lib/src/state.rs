@@ -6,6 +6,7 @@
 //! stale.
 
 mod copy;
+mod reports;
 
 use std::fs::{self, File, Permissions};
 use std::io::{ErrorKind, Write};
@@ -23,6 +24,7 @@ use crate::error::{Blame, caller, world};
 use crate::name::Slug;
 
 pub use copy::copy_folder;
+pub use reports::reports;
 
 /// The largest file that is read from a sidecar's `run/` folder, whose contents are untrusted.
 pub const MAX_REPORT: u64 = 64 << 10;
@@ -265,6 +267,21 @@ fn fill(file: &mut File, bytes: &[u8], mode: u32, ids: Ids) -> std::io::Result<(
         rustix::fs::fchown(&*file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }
     file.write_all(bytes)
+}
+
+/// Appends to a file, in one write: what is there is never changed. No link is followed.
+pub fn append(path: &Path, bytes: &[u8], ids: Ids) -> Result<()> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    #[expect(clippy::disallowed_methods, reason = "the only writer")]
+    let mut options = fs::OpenOptions::new();
+    let what = || format!("write '{}'", path.display());
+    let opened = options.create(true).append(true).mode(0o600).custom_flags(flags).open(path);
+    let mut file = opened.world(what())?;
+    if let Some((uid, gid)) = ids {
+        rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+            .world(what())?;
+    }
+    file.write_all(bytes).world(what())
 }
 
 /// Opens a new file to be written bit by bit, 0600; [`rename`] gives it its name when it is whole.

@@ -175,6 +175,24 @@ pub fn json_to_yaml(text: &str) -> Result<String> {
     to_yaml(&value)
 }
 
+/// JSON in ASCII: what is in it can be shown in a terminal, and moves no cursor.
+pub fn ascii_json(value: &impl Serialize) -> Result<String> {
+    use std::fmt::Write;
+    let text = serde_json::to_string(value).world("write JSON")?;
+    let mut out = String::with_capacity(text.len());
+    let mut units = [0; 2];
+    for c in text.chars() {
+        if c.is_ascii() && c != '\u{7f}' {
+            out.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut units) {
+            let _ = write!(out, "\\u{unit:04x}");
+        }
+    }
+    Ok(out)
+}
+
 /// Puts `section` before the path that a message of `serde_yaml` begins with.
 fn under(section: &str, message: &str) -> String {
     let path_end = message.find(": ").filter(|end| {
@@ -288,6 +306,14 @@ mod tests {
             to_yaml(&serde_json::json!({"a": [{"b": "c-d:1", "e": {"f": ["/g"]}}]})).unwrap(),
             "a:\n  - b: c-d:1\n    e:\n      f:\n        - /g\n"
         );
+    }
+
+    #[test]
+    fn ascii_json_moves_no_cursor_and_reads_back() {
+        let odd = "a\u{1b}[2J\u{202e}b\u{7f}\u{1f37e}\"\\";
+        let text = ascii_json(&odd).unwrap();
+        assert!(text.is_ascii() && !text.bytes().any(|b| b < b' ' || b == 0x7f), "{text}");
+        assert_eq!(serde_json::from_str::<String>(&text).unwrap(), odd);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 mod args;
 mod change;
-mod live;
 mod refresh;
 
 use std::process::ExitCode;
@@ -11,14 +10,14 @@ use std::time::Duration;
 use anyhow::Result;
 use bottle::apply::Apply;
 use bottle::docker::Docker;
+use bottle::live::Live;
 use bottle::plan::Plan;
 use bottle::run::say;
 use bottle::spawn::Group;
 use bottle::state::State;
-use bottle::{Document, no, serve};
+use bottle::{Document, grant, no, serve};
 
 use args::Args;
-use live::Live;
 
 const TOOL: &str = "bottle-apply";
 
@@ -52,13 +51,14 @@ fn change(limit: Duration) -> Result<()> {
         return Err(away());
     }
     let _lock = state.lock(&slug, PATIENCE)?;
-    let live = Live::read(&folder)?.ok_or_else(away)?;
+    let live = Live::read(TOOL, &folder)?.ok_or_else(away)?;
     let change = change::between(&live.plan, &plan)?;
     for what in change.restart {
         say(TOOL, &format!("warning: '{what}' differs: it changes when the bottle starts anew"));
     }
-    live.keeps_pipelock(&plan)?;
-    let next = live.next(&plan)?;
+    grant::settle(&folder)?;
+    let next = live.next(&plan, None)?;
+    live.keeps_pipelock(&plan, &next)?;
     refresh::add(&folder, &live.plan, &plan)?;
     if let Some(said) = live.serves(&next)? {
         live.note(&plan, said.generation)?;

@@ -9,13 +9,13 @@ use anyhow::Result;
 use bottle::credentials::{self, Credentials, Standing, Told, Value};
 use bottle::docker::Docker;
 use bottle::error::visible;
+use bottle::live::{self, Live};
 use bottle::plan::{Plan, Secret};
 use bottle::run::say;
 use bottle::spawn::Group;
 use bottle::state::State;
 use bottle::{Slug, no, report, secret, world};
 
-use crate::live::{self, Live};
 use crate::{PATIENCE, TOOL};
 
 /// How often it is looked whether egress has said something, while it is waited for.
@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(15);
 pub(crate) fn once(state: &State, slug: &Slug, limit: Duration, group: Group) -> Result<()> {
     let away = || no(format!("refresh the secrets of '{slug}': it is not up"));
     let folder = state.bottle(slug);
-    let asked = Live::read(&folder)?.ok_or_else(away)?;
+    let asked = Live::read(TOOL, &folder)?.ok_or_else(away)?;
     asked.check_plan()?;
     let named = credentials::injected(&asked.plan);
     if named.is_empty() {
@@ -55,7 +55,7 @@ pub(crate) fn once(state: &State, slug: &Slug, limit: Duration, group: Group) ->
 
     let _lock = state.lock(slug, PATIENCE)?;
     // Reading may have taken minutes.
-    let now = Live::read(&folder)?.filter(|now| now.plan.digest == asked.plan.digest);
+    let now = Live::read(TOOL, &folder)?.filter(|now| now.plan.digest == asked.plan.digest);
     let Some(now) = now else {
         state.forget(slug)?;
         return Err(away());

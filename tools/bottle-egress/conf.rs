@@ -7,7 +7,7 @@ use crate::dlp::Engine;
 use anyhow::Result;
 use bottle::credentials::Told;
 use bottle::error::{Blame, caller};
-use bottle::policy::{Policy, Routes};
+use bottle::policy::{Ask, Decision, Policy, Routes};
 use bottle::state;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -15,7 +15,9 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::watch;
 
 use crate::ca::Ca;
+use crate::grants::Grants;
 use crate::pool::Pool;
+use crate::reply::Refusal;
 use crate::secrets::Secrets;
 use crate::tls;
 
@@ -36,6 +38,8 @@ pub(crate) struct Force {
     pub(crate) pool: Pool,
     /// What the scan of what leaves looks for.
     pub(crate) engine: Arc<Engine>,
+    /// What is left of granted rules.
+    pub(crate) grants: Arc<Grants>,
     /// The bytes of `roots.pem`, to see whether they have changed.
     roots: Vec<u8>,
 }
@@ -66,15 +70,35 @@ pub(crate) enum Look {
     },
 }
 
+impl Force {
+    /// Decides by what holds at this moment.
+    pub(crate) fn decide(&self, ask: &Ask<'_>) -> Decision {
+        self.policy.decide_unless(ask, |term| self.grants.has_ended(term))
+    }
+
+    /// Decides about what was let through already.
+    pub(crate) fn still(&self, ask: &Ask<'_>) -> Decision {
+        self.policy.decide_unless(ask, |term| self.grants.has_expired(term))
+    }
+
+    /// Takes one use of a rule that was granted for some.
+    pub(crate) fn take(&self, rule: usize) -> Result<(), Refusal> {
+        let term = self.policy.rule(rule).and_then(|rule| rule.grant.as_ref());
+        term.map_or(Ok(()), |term| self.grants.take(term))
+    }
+}
+
 impl Conf {
     /// Reads the folder for the first time; with it the CA, which stays.
-    pub(crate) fn open(folder: &Path, secrets: &Path) -> Result<(Self, Ca)> {
+    pub(crate) fn open(folder: &Path, secrets: &Path, grants: Grants) -> Result<(Self, Ca)> {
         let text = |name: &str| {
             std::fs::read_to_string(folder.join(name)).caller(format!("read '{name}'"))
         };
         let ca = Ca::load(&text("ca.pem")?, &text("ca-key.pem")?)?;
         let bytes = read_routes(folder).caller("read 'routes.yaml'")?;
-        let force = build(folder, &bytes, None, Arc::default()).caller("take 'routes.yaml'")?;
+        let grants = Arc::new(grants);
+        let force =
+            build(folder, &bytes, None, Arc::default(), grants).caller("take 'routes.yaml'")?;
         let conf = Self {
             folder: folder.to_owned(),
             secrets: secrets.to_owned(),
@@ -91,7 +115,8 @@ impl Conf {
     #[cfg(any(test, feature = "trial"))]
     pub(crate) fn fixed(routes: &[u8]) -> Result<Self> {
         let nowhere = Path::new("/nonexistent");
-        let force = build(nowhere, routes, None, Arc::default())?;
+        let grants = Arc::new(Grants::open(nowhere)?);
+        let force = build(nowhere, routes, None, Arc::default(), grants)?;
         Ok(Self {
             folder: nowhere.to_owned(),
             secrets: nowhere.to_owned(),
@@ -112,6 +137,7 @@ impl Conf {
             upstream: now.upstream.clone(),
             pool: Pool::default(),
             engine: now.engine.clone(),
+            grants: now.grants.clone(),
             roots: Vec::new(),
         })
     }
@@ -142,6 +168,7 @@ impl Conf {
                 secrets,
                 upstream: now.upstream.clone(),
                 pool: Pool::default(),
+                grants: now.grants.clone(),
                 roots: now.roots.clone(),
             })
         };
@@ -154,9 +181,17 @@ impl Conf {
         if sha256 == now.sha256 && roots.as_ref().is_ok_and(|roots| *roots == now.roots) {
             return Look::Same;
         }
-        match build(&self.folder, &bytes, Some(&now), now.secrets.clone()) {
+        match build(&self.folder, &bytes, Some(&now), now.secrets.clone(), now.grants.clone()) {
             Ok(force) => Look::New(self.put(force)),
             Err(error) => Look::Refused { sha256, error },
+        }
+    }
+
+    /// Ends what was let through by grants that have ended since.
+    pub(crate) fn sweep(&self) {
+        let force = self.force();
+        if force.grants.sweep(&force.policy) {
+            self.changes.send_replace(());
         }
     }
 
@@ -204,6 +239,7 @@ fn build(
     bytes: &[u8],
     before: Option<&Force>,
     secrets: Arc<Secrets>,
+    grants: Arc<Grants>,
 ) -> Result<Force> {
     let policy = Arc::new(policy(bytes)?);
     let roots = read_roots(folder)?;
@@ -214,7 +250,7 @@ fn build(
     };
     let engine = engine(&secrets, &policy);
     let (sha256, pool) = (state::sha256_hex(bytes), Pool::default());
-    Ok(Force { policy, sha256, secrets, upstream, pool, engine, roots })
+    Ok(Force { policy, sha256, secrets, upstream, pool, engine, grants, roots })
 }
 
 /// The roots of `roots.pem`, or Mozilla's where there are none.

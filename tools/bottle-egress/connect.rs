@@ -82,7 +82,7 @@ fn judge(
         return Err(refuse(Reason::HostMismatch, why));
     }
     let ask = Ask { client, host: &target.host, port: target.port, request: None };
-    let decision = force.policy.decide(&ask);
+    let decision = force.decide(&ask);
     // On 443 the client speaks TLS next and then reads an answer: it gets the refusal there, where
     // its user sees it, and the journal gets method and path.
     if let Decision::Deny { reason, nearest } = decision

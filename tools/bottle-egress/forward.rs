@@ -66,7 +66,7 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
     let judged = Judged { scheme: target.scheme, method: method.as_str(), path: &path };
     let (host, port) = (&target.host, target.port);
     let ask = Ask { client, host, port, request: Some(judged) };
-    let decision = force.policy.decide(&ask);
+    let decision = force.decide(&ask);
     let mut exchange =
         Exchange::new(session, &force, target.clone(), (method.clone(), uri.clone()), decision);
     let rule = match decision {
@@ -93,6 +93,7 @@ async fn answer(session: &Arc<Session>, mut request: Request<Incoming>) -> Respo
         .map(|()| upload(&mut exchange, &mut parts, body))
         .and_then(|body| {
             exchange.added = inject::add(&force, rule, &mut parts)?;
+            force.take(rule)?;
             Ok(body)
         });
     let body = match checked {

@@ -33,6 +33,7 @@ use crate::body::Answer;
 use crate::conf::{Conf, Force};
 use crate::dial::Failure;
 use crate::dns;
+use crate::grants::Grants;
 use crate::headers;
 use crate::inject::{self, Added};
 use crate::journal::{self, Journal};
@@ -172,7 +173,7 @@ pub(crate) fn judge(args: &args::Judge) -> Result<()> {
 
 async fn judge_on(args: &args::Judge, journal: Arc<Journal>) -> Result<()> {
     let mut term = signal(SignalKind::terminate()).world("take SIGTERM")?;
-    let (conf, ca) = Conf::open(&args.conf, &args.secrets)?;
+    let (conf, ca) = Conf::open(&args.conf, &args.secrets, Grants::open(&args.run)?)?;
     let conf = Arc::new(conf);
     let egress = Arc::new(Egress {
         conf: conf.clone(),
@@ -327,7 +328,7 @@ impl Judge {
             return Err(refuse(line, Reason::HostMismatch, why));
         }
         let ask = Ask { client: name, host: &target.host, port, request: None };
-        let decision = force.policy.decide(&ask);
+        let decision = force.decide(&ask);
         if let Decision::Allow { rule } = decision
             && force.policy.rule(rule).is_some_and(|rule| rule.raw)
         {
@@ -373,7 +374,7 @@ impl Judge {
         let mut line = line(Kind::Http, asked.client, &asked.method, &host, &force);
         (line.scheme, line.port) = (Some(target.scheme), Some(target.port));
         line.path = Some(Cow::Owned(path.as_str().to_owned()));
-        let decision = force.policy.decide(&ask);
+        let decision = force.decide(&ask);
         journal::decided(&mut line, decision);
         let rule = match decision {
             Decision::Allow { rule } => rule,
@@ -419,6 +420,9 @@ impl Judge {
         match inject::add(&force, rule, &mut parts) {
             Ok(added) => open.added = added,
             Err(refusal) => return Err(self.refused(open, &refusal, accept)),
+        }
+        if let Err(refusal) = force.take(rule) {
+            return Err(self.refused(open, &refusal, accept));
         }
         let path = parts.uri.to_string();
         let (remove, set) = changes(&before, &parts.headers, &target);

@@ -19,6 +19,7 @@ mod dns;
 mod exchange;
 mod forward;
 mod gate;
+mod grants;
 mod headers;
 mod hello;
 mod inject;

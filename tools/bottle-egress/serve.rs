@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::Serve;
 use crate::conf::Conf;
 use crate::dns;
+use crate::grants::Grants;
 use crate::journal::Journal;
 use crate::lanes::Lanes;
 use crate::proxy::{self, Egress};
@@ -33,7 +34,7 @@ async fn serve_on(args: &Serve, journal: Arc<Journal>) -> Result<()> {
     // Before anything else: PID 1 has no default for signals that it does not handle.
     let mut term = signal(SignalKind::terminate()).world("take SIGTERM")?;
     let mut int = signal(SignalKind::interrupt()).world("take SIGINT")?;
-    let (conf, ca) = Conf::open(&args.conf, &args.secrets)?;
+    let (conf, ca) = Conf::open(&args.conf, &args.secrets, Grants::open(&args.run)?)?;
     let conf = Arc::new(conf);
     let listener =
         TcpListener::bind(args.listen).await.world(format!("listen on {}", args.listen))?;

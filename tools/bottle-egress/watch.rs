@@ -66,6 +66,7 @@ impl Watch {
                 seen = Some(now);
                 self.look();
             }
+            self.conf.sweep();
             // They also change by time, and by what servers answer.
             if let Err(error) = self.tell_secrets() {
                 say("bottle-egress", &format!("{error:#}"));

@@ -322,6 +322,7 @@ fn rule(route: &Route) -> Rule {
         raw: false,
         dlp: route.dlp.unwrap_or_default(),
         dlp_exempt: sorted(route.dlp_exempt.iter().flatten().map(Text::to_string).collect()),
+        grant: None,
     }
 }
 

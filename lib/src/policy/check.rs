@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use anyhow::Result;
 
 use super::glob::Glob;
-use super::{AGENT, Dlp, HostKind, Inject, Routes, Rule, path};
-use crate::error::{Blame, caller};
+use super::{AGENT, Dlp, HostKind, Inject, Routes, Rule, Term, path};
+use crate::error::{Blame, caller, visible};
+use crate::record::time_of;
 use crate::{host, strict};
 
 /// The version of `routes.yaml`.
@@ -191,6 +192,9 @@ impl Rule {
                     .into(),
             );
         }
+        if let Some(term) = &self.grant {
+            term.check().caller("grant")?;
+        }
         match &self.inject {
             Some(_) if self.passthrough => {
                 refuse("inject: nothing can be added to what passes through".into())
@@ -283,7 +287,38 @@ impl Rule {
         if let Some(from) = &self.from {
             line = format!("{line}, from {from} only");
         }
+        if let Some(term) = &self.grant {
+            line = format!("{line}, by {}", term.described());
+        }
         line
+    }
+}
+
+impl Term {
+    fn check(&self) -> Result<()> {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if self.id.is_empty() || self.id.len() > 32 || !self.id.bytes().all(fits) {
+            return Err(caller(format!("'{}' is no id of a grant", visible(&self.id))));
+        }
+        if self.uses == Some(0) {
+            return Err(caller("uses: a grant is for one at least"));
+        }
+        Ok(())
+    }
+
+    /// The grant with its end, in words: `grant '1f00' until 2026-11-24T12:00:00Z`.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let mut text = format!("grant '{}'", self.id);
+        match self.uses {
+            Some(1) => text.push_str(" for one request"),
+            Some(uses) => text = format!("{text} for {uses} requests"),
+            None => {}
+        }
+        if let Some(expires) = self.expires {
+            text = format!("{text} until {}", time_of(expires));
+        }
+        text
     }
 }
 

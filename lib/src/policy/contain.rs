@@ -5,7 +5,7 @@
 //! Networks are kept or left out whole, because a part of one may open what the whole does not:
 //! see [`super::Policy::address`].
 
-use super::{AGENT, Dlp, Glob, HostKind, Rule};
+use super::{AGENT, Dlp, Glob, HostKind, Rule, Term};
 
 /// In what a rule asks for more than another one has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +81,13 @@ impl Rule {
                 list(&inner.dlp_exempt, "none"),
                 list(&self.dlp_exempt, "none"),
             );
+        }
+        if let Some(term) = &self.grant
+            && inner.grant.as_ref() != Some(term)
+        {
+            let has = term.described();
+            let asks = inner.grant.as_ref().map_or_else(|| "for ever".to_owned(), Term::described);
+            return more("grant", asks, has);
         }
         if inner.inject.is_some() && inner.inject != self.inject {
             return more("inject", inner.injected(), self.injected());
@@ -207,6 +214,7 @@ mod tests {
             raw: false,
             dlp: Dlp::Block,
             dlp_exempt: Vec::new(),
+            grant: None,
         };
         let rule = match dice.throw(4) {
             0 => Rule {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::glob::Glob;
 use super::path::Path;
-use super::{HostKind, Routes, Rule};
+use super::{HostKind, Routes, Rule, Term};
 use crate::host::{self, Host};
 
 /// Routes, checked and compiled.
@@ -122,6 +122,8 @@ pub enum Reason {
     Method,
     /// No rule for host, port and method covers the path.
     Path,
+    /// The grant that allowed it has ended.
+    Grant,
     /// The host resolves to an address that is closed to the bottle.
     Address,
     /// The host is not in a form that all programs read alike.
@@ -161,6 +163,7 @@ impl Reason {
             Self::Scheme => "scheme",
             Self::Method => "method",
             Self::Path => "path",
+            Self::Grant => "grant",
             Self::Address => "address",
             Self::BadHost => "bad-host",
             Self::BadPath => "bad-path",
@@ -266,16 +269,23 @@ impl Policy {
         self.clients.get(&address.to_canonical()).map(String::as_str)
     }
 
-    /// Decides.
+    /// Decides, as if no grant had ended.
     #[must_use]
     pub fn decide(&self, ask: &Ask<'_>) -> Decision {
+        self.decide_unless(ask, |_| false)
+    }
+
+    /// Decides without the rules whose grant has ended.
+    #[must_use]
+    pub fn decide_unless(&self, ask: &Ask<'_>, ended: impl Fn(&Term) -> bool) -> Decision {
         let mut best = (Reason::Host, None);
         let verdict = self.each_candidate(ask.host, |at| {
             // What others may is nothing that this client is told of.
             if !self.routes.routes[at].is_for(ask.client) {
                 return Some(());
             }
-            let reason = self.lacks(at, ask)?;
+            let ended = || self.routes.routes[at].grant.as_ref().is_some_and(&ended);
+            let reason = self.lacks(at, ask).or_else(|| ended().then_some(Reason::Grant))?;
             // Reasons come in the order in which a request is judged.
             if best.1.is_none() || reason > best.0 {
                 best = (reason, Some(at));

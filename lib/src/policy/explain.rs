@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::{AGENT, Ask, Closed, HostKind, Policy, Reason};
+use super::{AGENT, Ask, Closed, HostKind, Policy, Reason, Rule};
 use crate::host::Host;
 use crate::strict;
 
@@ -114,6 +114,10 @@ impl Policy {
                 ),
                 _ => format!("no rule covers the path '{}'", request.path.as_str()),
             },
+            (Reason::Grant, _, Some(Rule { grant: Some(term), .. })) => {
+                let why = format!("{} has ended: propose it again", term.described());
+                return self.explanation(ask, reason, why, nearest, None);
+            }
             _ => self.unknown_host(ask),
         };
         // Routes are the agent's, and no tunnels of bytes.

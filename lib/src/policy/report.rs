@@ -2,6 +2,7 @@
 //! [`crate::state::open_report`] and parse it strictly.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -92,6 +93,47 @@ pub struct DecisionLine<'a> {
     /// Lines lost just before this one, because they came faster than they are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dropped: Option<u64>,
+}
+
+/// `grants.json`: what became of grants that egress was given. Of a grant that has ended it stays so
+/// for as long as the bottle lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spents {
+    /// By the id of the grant.
+    #[serde(default, deserialize_with = "crate::strict::unique")]
+    pub grants: BTreeMap<String, Spent>,
+}
+
+/// What became of one grant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spent {
+    /// Requests that it has allowed, where those are counted.
+    #[serde(default, skip_serializing_if = "crate::strict::is_default")]
+    pub used: u64,
+    /// How it ended; not set while it holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<End>,
+    /// When, in seconds of Unix time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<u64>,
+}
+
+/// How a grant ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// Its time was over.
+    Expired,
+    /// It has allowed as many requests as it was for.
+    UsedUp,
+    /// The push that it was for has been made.
+    Pushed,
+    /// The operator took it back.
+    Revoked,
+    /// Not every sidecar said that it serves by it.
+    NotInForce,
 }
 
 /// What a decision was about.

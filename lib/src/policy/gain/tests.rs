@@ -24,6 +24,7 @@ fn rule(host: &str) -> Rule {
         raw: false,
         dlp: Dlp::Block,
         dlp_exempt: Vec::new(),
+        grant: None,
     }
 }
 

@@ -18,6 +18,7 @@ mod clients;
 mod destinations;
 mod dlp;
 mod dlp_http2;
+mod grants;
 mod http2;
 mod names;
 mod origin;
