@@ -10,7 +10,7 @@ CARGO ?= cargo
 RELEASE = target/$(shell rustc -vV | sed -n 's/^host: //p')/release
 TOOLS = $(notdir $(wildcard tools/bottle-*))
 
-.PHONY: all debug help images debian engines demo test unit integration twin bench lint fmt install uninstall clean
+.PHONY: all debug help images debian mcp engines demo test unit integration twin bench lint fmt install uninstall clean
 
 # Always the same packages, so that cargo resolves the same features and builds each crate once.
 all: ## build the tools and the sidecars
@@ -22,8 +22,16 @@ help: ## show this list
 images: ## make the sidecars' images
 	scripts/images
 
-debian: ## make the image of Debian that the trust matrix runs in
+debian: mcp ## make the image of Debian that the trust matrix runs in
 	xargs scripts/debian <tests/fixtures/trust/packages
+
+# For that Debian's Python, whatever the host's is.
+mcp: target/mcp/.whole ## fetch the official MCP client, for the test of supervise
+
+target/mcp/.whole: tests/fixtures/mcp/requirements.txt
+	rm -rf target/mcp
+	python3 -m pip install --quiet --target target/mcp --python-version 3.11 --only-binary=:all: --requirement $<
+	touch $@
 
 # Of the same Debian, so that a bare machine makes one root file system and not two.
 engines: images ## make mitmproxy's image

@@ -23,9 +23,9 @@ pub fn check(plan: &Plan) -> Result<()> {
             "egress.engine: mitmproxy with egress.routes: inject.mask",
             mitmproxy && rules.iter().filter_map(|rule| rule.inject.as_ref()).any(|add| add.mask),
         ),
+        ("egress.engine: mitmproxy with supervise", mitmproxy && plan.supervised().is_some()),
         ("git", !plan.git.is_empty()),
         ("ssh", !plan.ssh.is_empty()),
-        ("supervise", plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled)),
     ];
     let asked: Vec<&str> = asked.iter().filter(|(_, asks)| *asks).map(|(name, _)| *name).collect();
     if asked.is_empty() {

@@ -16,8 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The tools of the root package.
-pub(crate) const TOOLS: [&str; 10] = [
+pub(crate) const TOOLS: [&str; 11] = [
     "bottle-apply",
+    "bottle-approve",
     "bottle-diff",
     "bottle-net",
     "bottle-plan",
@@ -31,7 +32,7 @@ pub(crate) const TOOLS: [&str; 10] = [
 
 /// The programs that other packages of the workspace build; `cargo test` of the root package alone
 /// does not, so a test that needs one asks [`sidecar`].
-pub(crate) const SIDECARS: [&str; 2] = ["bottle-egress", "bottle-probe"];
+pub(crate) const SIDECARS: [&str; 3] = ["bottle-egress", "bottle-probe", "bottle-supervise"];
 
 /// How long a tool may take before a test ends it: a hang is a failure that says where.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -28,6 +28,7 @@ mod reap;
 mod render;
 mod script;
 mod secrets;
+mod supervise;
 mod support;
 mod terminal;
 mod trust;

@@ -150,7 +150,7 @@ fn every_client_trusts_what_egress_shows_it() {
 }
 
 /// The image of Debian; made where it is not there, which takes a minute or two.
-fn debian() -> Option<String> {
+pub(crate) fn debian() -> Option<String> {
     let packages = fs::read_to_string(root().join("tests/fixtures/trust/packages")).unwrap();
     let made = Tool::new(&root().join("scripts/debian")).args(packages.split_whitespace()).run();
     if made.status != 0 {

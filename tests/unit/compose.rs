@@ -38,7 +38,7 @@ fn compose_v1_reads_every_golden() {
     let Some(program) = program("docker-compose") else { return skip("no docker-compose") };
     for file in goldens() {
         // It has no word for it; engines with SELinux are newer than it.
-        if !file.ends_with("selinux_engine.yml") {
+        if !file.to_string_lossy().ends_with("selinux_engine.yml") {
             config(&program, &file).ok();
         }
     }

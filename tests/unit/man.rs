@@ -29,9 +29,11 @@ macro_rules! tools {
 
 tools! {
     "bottle-apply" apply "../../tools/bottle-apply/args.rs"
+    "bottle-approve" approve "../../tools/bottle-approve/args.rs"
     "bottle-egress" egress "../../tools/bottle-egress/args.rs"
     "bottle-diff" diff "../../tools/bottle-diff/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
+    "bottle-supervise" supervise "../../tools/bottle-supervise/args.rs"
     "bottle-reap" reap "../../tools/bottle-reap/args.rs"
     "bottle-replay" replay "../../tools/bottle-replay/args.rs"
     "bottle-trust" trust "../../tools/bottle-trust/args.rs"

@@ -10,13 +10,15 @@ use anyhow::Result;
 use bottle::Slug;
 use bottle::error::Blame;
 use bottle::record::now;
+use bottle::render::SUPERVISE;
 use bottle::state::{self, State};
+use bottle::{grant, story};
 
 /// What is kept at the top of a bottle's folder, beside the logs.
 const KEPT: [&str; 4] = ["metadata.json", "plan.json", "docker-compose.yml", "grants"];
 
 /// What is kept in the folder of a service.
-const KEPT_OF_SERVICE: [&str; 2] = ["run", "workspace"];
+const KEPT_OF_SERVICE: [&str; 4] = ["run", "workspace", story::FILE, story::STORY];
 
 /// Moves what is worth it into the archive; removes the folder where there is nothing. The record
 /// goes with the move, in one step, so it is there until everything else is done.
@@ -43,6 +45,19 @@ pub(crate) fn keep(state: &State, slug: &Slug) -> Result<Option<PathBuf>> {
     state::rename(&folder, &target)?;
     state::remove(&target.join("lock"))?;
     Ok(Some(target))
+}
+
+/// Puts in order what was asked for, decided and ended, where there was a way to ask.
+pub(crate) fn tell(folder: &Path) -> Result<()> {
+    if !is_there(&folder.join(SUPERVISE)) {
+        return Ok(());
+    }
+    grant::settle(folder)?;
+    story::write(folder)
+}
+
+fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 /// Where the next log goes: a bottle whose teardown failed half-way has one already.

@@ -114,6 +114,8 @@ impl<'a> Reaper<'a> {
             self.note("free its leases", freed).is_some()
         };
         if no_containers && no_leases {
+            let told = archive::tell(&self.state.bottle(self.slug));
+            self.note("tell what was asked for in it", told);
             let kept = archive::keep(self.state, self.slug);
             reap.archive = self.note("keep its log and record", kept).flatten();
         }

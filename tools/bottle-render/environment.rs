@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bottle::compose::literal;
 use bottle::net::Net;
 use bottle::plan::Plan;
-use bottle::render::PROXY_PORT;
+use bottle::render::{PROXY_PORT, SUPERVISE};
 
 /// Where the agent sees its configuration.
 pub(crate) const CONF: &str = "/etc/bottle";
@@ -14,6 +14,9 @@ pub(crate) const SKILLS: &str = "/etc/bottle-skills";
 
 /// The script, in [`CONF`], that leads old versions of Node to the proxy.
 pub(crate) const NODE_PROXY: &str = "node-proxy.cjs";
+
+/// The file, in [`CONF`], by which MCP clients find supervise.
+pub(crate) const MCP: &str = ".mcp.json";
 
 /// Clients that put the named file in place of the public roots: they need all of them.
 const REPLACES: [&str; 9] = [
@@ -54,7 +57,10 @@ pub(crate) fn lines(plan: &Plan, net: &Net) -> Vec<String> {
 fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     let egress = net.internal.egress;
     let proxy = format!("http://{egress}:{PROXY_PORT}");
-    let direct = ["localhost", "127.0.0.1", "::1", "agent"];
+    let mut direct = ["localhost", "127.0.0.1", "::1", "agent"].map(str::to_owned).to_vec();
+    if plan.supervised().is_some() {
+        direct.extend([SUPERVISE.to_owned(), net.internal.supervise.to_string()]);
+    }
     let mut env = BTreeMap::new();
     let mut set = |name: &str, value: String| env.insert(name.to_owned(), value);
     // curl reads `http_proxy` in lower case only, others read upper case only.
@@ -74,7 +80,10 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     // New versions of Node read it, for old ones there is a script.
     set("NODE_USE_ENV_PROXY", "1".to_owned());
     set("NODE_OPTIONS", format!("--require={CONF}/{NODE_PROXY}"));
-    set("JAVA_TOOL_OPTIONS", java(&egress.to_string()));
+    set("JAVA_TOOL_OPTIONS", java(&egress.to_string(), &direct));
+    if plan.supervised().is_some() {
+        set("BOTTLE_MCP", format!("{CONF}/{MCP}"));
+    }
     if plan.prompt.is_some() {
         set("BOTTLE_PROMPT", format!("{CONF}/prompt"));
     }
@@ -85,12 +94,20 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
 }
 
 /// Java reads neither proxy variables nor PEM.
-fn java(egress: &str) -> String {
+fn java(egress: &str, direct: &[String]) -> String {
     let mut options = Vec::new();
     for scheme in ["http", "https"] {
         options.push(format!("-D{scheme}.proxyHost={egress} -D{scheme}.proxyPort={PROXY_PORT}"));
     }
-    options.push("-Dhttp.nonProxyHosts=localhost|127.*|[::1]|agent".to_owned());
+    let direct: Vec<&str> = direct
+        .iter()
+        .map(|host| match host.as_str() {
+            "127.0.0.1" => "127.*",
+            "::1" => "[::1]",
+            host => host,
+        })
+        .collect();
+    options.push(format!("-Dhttp.nonProxyHosts={}", direct.join("|")));
     options.push(format!(
         "-Djavax.net.ssl.trustStore={CONF}/bundle.jks -Djavax.net.ssl.trustStoreType=jks"
     ));

@@ -8,12 +8,14 @@ use anyhow::Result;
 use bottle::compose::{Attachment, Bind, File, Logging, Network, Service, literal};
 use bottle::docker::{self, label};
 use bottle::net::{IpNet, Net};
-use bottle::plan::{Engine, Plan};
+use bottle::plan::{self, Engine, Plan};
 use bottle::policy::Routes;
+use bottle::proposal::{self, Settings};
 use bottle::render::{
-    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SUPERVISE, container,
+    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SUPERVISE, SUPERVISE_PORT, container,
 };
 use bottle::{Blame, Slug, pins, pipelock, secret, strict};
+use serde_json::json;
 
 use crate::environment::{self, CONF};
 use crate::mounts::Mounted;
@@ -57,7 +59,11 @@ fn egress_image(plan: &Plan) -> String {
 pub(crate) fn images(slug: &Slug, plan: &Plan) -> BTreeMap<String, String> {
     let own =
         [(AGENT.to_owned(), agent_image(slug, plan)), (EGRESS.to_owned(), egress_image(plan))];
-    own.into_iter().chain(pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image))).collect()
+    let supervise = plan.supervised().map(|_| (SUPERVISE.to_owned(), docker::image(SUPERVISE)));
+    own.into_iter()
+        .chain(pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image)))
+        .chain(supervise)
+        .collect()
 }
 
 /// The compose file.
@@ -67,6 +73,9 @@ pub(crate) fn compose(facts: &Facts) -> Result<File> {
     let mut services = BTreeMap::from([(AGENT, agent(facts)?), (EGRESS, egress(facts)?)]);
     if let Some(image) = pipelock_image(facts.plan) {
         services.insert(PIPELOCK, pipelock(facts, &image)?);
+    }
+    if facts.plan.supervised().is_some() {
+        services.insert(SUPERVISE, supervise(facts)?);
     }
     Ok(File {
         services,
@@ -212,9 +221,65 @@ fn pipelock(facts: &Facts, image: &str) -> Result<Service> {
     })
 }
 
+/// The agent's way to ask for more: it reads what egress tells, and has no way out itself.
+fn supervise(facts: &Facts) -> Result<Service> {
+    let (uid, gid) = facts.who.sidecars;
+    let address = facts.net.internal.supervise;
+    let folder = facts.folder.join(SUPERVISE);
+    let volumes = [
+        Mounted::new(folder.join("conf"), CONF.into(), true),
+        Mounted::new(folder.join("run"), "/run/bottle".into(), false),
+        Mounted::new(facts.folder.join("egress/run"), "/run/egress".into(), true),
+    ];
+    Ok(Service {
+        command: vec!["--listen".to_owned(), format!("{address}:{SUPERVISE_PORT}")],
+        user: format!("{uid}:{gid}"),
+        read_only: Some(true),
+        pids_limit: 64,
+        mem_limit: Some(64 << 20),
+        networks: BTreeMap::from([("internal", Attachment { ipv4_address: address })]),
+        volumes: binds(facts, &volumes)?,
+        ..service(facts, SUPERVISE, &docker::image(SUPERVISE))
+    })
+}
+
+/// What supervise is told beside the rules.
+pub(crate) fn settings(facts: &Facts, supervise: &plan::Supervise) -> Result<String> {
+    let rules = facts.plan.egress.routes.iter();
+    let secrets = rules.filter_map(|rule| rule.inject.as_ref()).rev();
+    let settings = Settings {
+        version: proposal::VERSION,
+        max_open: supervise.max_open,
+        // Of a secret that is added in several ways, the first one.
+        secrets: secrets.map(|inject| (inject.secret.clone(), inject.clone())).collect(),
+    };
+    let mut text = serde_json::to_string(&settings).world("write 'supervise.json'")?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// How an MCP client finds supervise: the form that most of them read.
+pub(crate) fn mcp(facts: &Facts) -> Result<String> {
+    let url = format!("http://{}:{SUPERVISE_PORT}/mcp", facts.net.internal.supervise);
+    let servers = json!({ "mcpServers": { "bottle": { "type": "http", "url": url } } });
+    let mut text = serde_json::to_string_pretty(&servers).world("write '.mcp.json'")?;
+    text.push('\n');
+    Ok(text)
+}
+
 fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
     let selinux = facts.net.engine.as_ref().is_some_and(|engine| engine.selinux);
-    mounts.iter().map(|mount| mount.bind(selinux)).collect()
+    // What two containers see cannot be labelled for one of them.
+    let shared = facts.plan.supervised().map(|_| facts.folder.join("egress/run"));
+    let bind = |mount: &Mounted| {
+        let mut bind = mount.bind(selinux)?;
+        if let Some(options) = bind.bind.as_mut().filter(|_| shared.as_ref() == Some(&mount.source))
+        {
+            options.selinux = "z";
+        }
+        Ok(bind)
+    };
+    mounts.iter().map(bind).collect()
 }
 
 /// The policy that egress enforces.
@@ -238,7 +303,7 @@ pub(crate) fn routes(facts: &Facts, generation: u64) -> Result<Routes> {
 /// Who is on the internal network: whoever asks egress something, and whom the agent can name.
 fn names(facts: &Facts) -> BTreeMap<String, Ipv4Addr> {
     let (plan, internal) = (facts.plan, &facts.net.internal);
-    let supervise = plan.supervise.as_ref().is_some_and(|supervise| supervise.enabled);
+    let supervise = plan.supervised().is_some();
     let all = [
         (AGENT, internal.agent, true),
         (EGRESS, internal.egress, true),

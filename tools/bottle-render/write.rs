@@ -8,7 +8,7 @@ use bottle::owner::Owner;
 use bottle::plan::{Engine, WorkspaceMode};
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, PIPELOCK, Render, container};
+use bottle::render::{AGENT, PIPELOCK, Render, SUPERVISE, container};
 use bottle::{Blame, secret, strict};
 use bottle::{pipelock, state};
 
@@ -48,6 +48,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let top = Folder { path: folder.to_owned(), owner: None };
     top.file("agent/passwd", &passwd, 0o644)?;
     egress(facts, content, &[roots, behind].concat(), &ca, &routes)?;
+    supervise(facts, content, &routes)?;
     let plan = model::plan_file(facts.plan)?;
     top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
@@ -60,6 +61,7 @@ pub(crate) fn undo(folder: &Path) -> Result<()> {
     state::remove_folder(&folder.join("agent"))?;
     state::remove_folder(&folder.join("egress"))?;
     state::remove_folder(&folder.join(PIPELOCK))?;
+    state::remove_folder(&folder.join(SUPERVISE))?;
     state::remove(&folder.join("plan.json"))?;
     state::remove(&folder.join(COMPOSE))?;
     state::remove(&Record::path(folder))
@@ -126,6 +128,10 @@ fn agent(facts: &Facts, content: &Content, roots: &str, ca: &str) -> Result<()> 
     conf.file("bundle.pem", &bundle, 0o644)?;
     conf.file("bundle.jks", truststore::jks(&bundle), 0o644)?;
     conf.file(environment::NODE_PROXY, include_str!("node-proxy.cjs"), 0o644)?;
+    match facts.plan.supervised() {
+        Some(_) => conf.file(environment::MCP, model::mcp(facts)?, 0o644)?,
+        None => state::remove(&conf.path.join(environment::MCP))?,
+    }
     match &facts.plan.prompt {
         Some(prompt) => conf.file("prompt", prompt, 0o644)?,
         None => state::remove(&conf.path.join("prompt"))?,
@@ -179,6 +185,19 @@ fn pipelock(facts: &Facts, content: &Content, roots: &str) -> Result<String> {
     conf.file("ca-both.pem", ca.both(), 0o600)?;
     conf.file(pipelock::FILE, file, 0o644)?;
     Ok(ca.certificate)
+}
+
+/// What supervise sees, and where it tells what the agent asks for. Of a plan without it nothing of an
+/// earlier one stays.
+fn supervise(facts: &Facts, content: &Content, routes: &str) -> Result<()> {
+    let folder = facts.folder.join(SUPERVISE);
+    let Some(supervise) = facts.plan.supervised() else { return state::remove_folder(&folder) };
+    let owner = content.caller.owner(facts.who.sidecars);
+    Folder::make(folder.join("run"), owner)?;
+    let conf = Folder::make(folder.join("conf"), owner)?;
+    Folder::make(conf.path.join("answers"), owner)?;
+    conf.file("supervise.json", model::settings(facts, supervise)?, 0o644)?;
+    conf.file("routes.yaml", routes, 0o644)
 }
 
 /// A folder, and who owns what is written into it.
