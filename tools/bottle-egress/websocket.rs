@@ -57,7 +57,7 @@ impl Messages {
     /// Takes the next bytes and gives those that may leave; after an error none do.
     fn pass(&mut self, bytes: &[u8]) -> Result<Bytes, Refusal> {
         self.held.extend_from_slice(bytes);
-        let (mut rest, mut ended) = (bytes, false);
+        let mut rest = bytes;
         while !rest.is_empty() {
             let piece = self.frames.next(rest).map_err(odd)?;
             let (now, after) = rest.split_at(piece.length);
@@ -67,11 +67,10 @@ impl Messages {
                 self.payload.extend_from_slice(now);
                 self.frames.unmask(&mut self.payload);
             }
-            ended = piece.ends;
-            self.look(piece.kind, ended)?;
+            self.look(piece.kind, piece.ends)?;
         }
         let open = self.text.held() + self.binary.held() + self.control.len();
-        let waits = self.mode == Dlp::Block && !ended && open > 0;
+        let waits = self.mode == Dlp::Block && !self.frames.is_over() && open > 0;
         let kept = if waits { self.held.len().min(Scanner::HELD) } else { 0 };
         Ok(self.held.split_to(self.held.len() - kept).freeze())
     }

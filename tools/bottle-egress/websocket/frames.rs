@@ -73,6 +73,11 @@ impl Frames {
         self.have == 0 && self.left == 0
     }
 
+    /// Whether no message is under way either.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_between() && self.open.is_none()
+    }
+
     /// Gathers a head.
     fn begin(&mut self, bytes: &[u8]) -> Result<Piece, &'static str> {
         let mut taken = 0;
