@@ -4,10 +4,11 @@ use std::fs;
 
 use bottle::docker::image;
 use rustix::process::geteuid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::manifest::Manifest;
 use crate::common::{Tool, root};
+use crate::supervise;
 use crate::support::{Bottle, engine, images};
 
 /// A bottle's folder with a copy of an example in it, and the examples on PATH.
@@ -114,12 +115,44 @@ fn claude_code_reaches_its_model_and_nothing_else() {
 }
 
 #[test]
+fn jq_decides_about_what_only_reads() {
+    let Some((bottle, origin)) = supervise::asking(|manifest| manifest) else { return };
+    with_example(&bottle, "approve-reads");
+    let said = fs::File::create(bottle.work().join("said")).unwrap();
+    let mut watch = sh(&bottle, "exec ./approve-reads implementer").stdout_to(said).spawn();
+    let propose = |wish: Value| {
+        let told = supervise::ask(&bottle, "propose_route", &wish).ok();
+        supervise::id(&told)
+    };
+    let (host, reason) = ("docs.invalid", "to read");
+    let reads =
+        propose(json!({ "host": host, "methods": ["GET"], "paths": ["/v1/**"], "reason": reason }));
+    let writes = propose(
+        json!({ "host": host, "methods": ["POST"], "paths": ["/v1/**"], "reason": reason }),
+    );
+    let wide = propose(json!({ "host": host, "methods": ["GET"], "reason": reason }));
+    let status = |id: &str, wait: u32| {
+        supervise::ask(&bottle, "proposal_status", &json!({ "id": id, "wait": wait })).ok()
+    };
+    assert!(status(&reads, 30).contains("is approved"));
+    assert!(status(&writes, 2).contains("is open"));
+    assert!(status(&wide, 0).contains("is open"));
+    drop(origin);
+    bottle.tool("bottle-reap").args(["implementer"]).run().ok();
+    // It ends by itself, because the bottle is down.
+    assert!(watch.wait().unwrap().success());
+    let said = fs::read_to_string(bottle.work().join("said")).unwrap();
+    assert!(said.starts_with(&format!("approved implementer {reads}: GET ")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn every_example_has_a_test() {
-    let tests = include_str!("examples.rs");
+    let tests = [include_str!("examples.rs"), include_str!("../unit/examples.rs")].concat();
     for entry in fs::read_dir(root().join("man/examples")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(
-            tests.contains(&format!("{name}\"")) || tests.contains(&format!("{name}/")),
+            ["\"", "/", "'"].iter().any(|end| tests.contains(&format!("{name}{end}"))),
             "{name}"
         );
     }

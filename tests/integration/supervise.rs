@@ -18,7 +18,7 @@ use crate::trust::debian;
 const REASON: &str = "to read \u{1b}[2J\u{202e} the page";
 
 /// A bottle of Debian with the client in it, and a site next door that it may not reach yet.
-fn asking(more: impl FnOnce(Manifest) -> Manifest) -> Option<(Bottle, Origin)> {
+pub(crate) fn asking(more: impl FnOnce(Manifest) -> Manifest) -> Option<(Bottle, Origin)> {
     if !images() {
         return None;
     }
@@ -57,17 +57,17 @@ fn asking(more: impl FnOnce(Manifest) -> Manifest) -> Option<(Bottle, Origin)> {
 }
 
 /// What a tool of the server says to the agent.
-fn ask(bottle: &Bottle, tool: &str, arguments: &Value) -> Run {
+pub(crate) fn ask(bottle: &Bottle, tool: &str, arguments: &Value) -> Run {
     bottle.exec(&["python3", "/opt/client/call.py", tool, &arguments.to_string()])
 }
 
 /// Proposes the site's page; gives the id.
-fn propose(bottle: &Bottle, paths: &[&str]) -> String {
+pub(crate) fn propose(bottle: &Bottle, paths: &[&str]) -> String {
     let wish = json!({ "host": SITE, "methods": ["GET"], "paths": paths, "addresses": [bottle.pool()], "reason": REASON });
     id(&ask(bottle, "propose_route", &wish).ok())
 }
 
-fn id(told: &str) -> String {
+pub(crate) fn id(told: &str) -> String {
     told.split(' ').nth(1).unwrap_or_else(|| panic!("{told}")).to_owned()
 }
 

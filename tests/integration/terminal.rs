@@ -12,9 +12,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use serde_json::json;
 
 use crate::common::manifest::Manifest;
 use crate::common::root;
+use crate::supervise;
 use crate::support::{Bottle, images};
 
 /// How long anything may take before it counts as hung.
@@ -180,4 +182,27 @@ fn hang_up_reaps_the_bottle_and_mends_the_terminal() {
     let modes = tcgetattr(&terminal.line).unwrap().local_modes;
     assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO));
     bottle.is_gone();
+}
+
+#[test]
+fn operator_decides_with_one_key() {
+    let Some((bottle, _origin)) = supervise::asking(|manifest| manifest) else { return };
+    let ids = ["/one", "/two", "/three"].map(|path| supervise::propose(&bottle, &[path]));
+    let mut terminal = Terminal::run(&bottle, 24, 80, &["approve"]);
+    terminal.shows("[q] quit: ");
+    // What is no answer is waited over.
+    terminal.type_in(b"x1");
+    terminal.shows("[q] quit: ");
+    terminal.type_in(b"r");
+    terminal.shows("because: ");
+    terminal.type_in(b"not this one\n");
+    terminal.shows("[q] quit: ");
+    terminal.type_in(b"s");
+    assert_eq!(terminal.code(), Some(0));
+    let modes = tcgetattr(&terminal.line).unwrap().local_modes;
+    assert!(modes.contains(LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG));
+    let said = ids.map(|id| supervise::ask(&bottle, "proposal_status", &json!({ "id": id })).ok());
+    for words in ["for one request", "is rejected: not this one", "is open"] {
+        assert_eq!(said.iter().filter(|said| said.contains(words)).count(), 1, "{said:?}");
+    }
 }
