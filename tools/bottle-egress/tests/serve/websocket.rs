@@ -229,6 +229,20 @@ fn token_in_a_websocket_does_not_leave_however_it_is_cut() {
 }
 
 #[test]
+fn ping_does_not_let_go_what_its_message_holds() {
+    for kind in [0x01, 0x02] {
+        let (_bottle, _origin, mut client, got) = socket("");
+        client.send([frame(kind, token().as_bytes()), masked(0x89, b"p")].concat());
+        // Less than what is held may wait.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        client.send(frame(0x80, b""));
+        assert_eq!(closed(&mut client).0, 1008);
+        let got = got.lock().unwrap().clone();
+        assert!(!got.windows(12).any(|part| part == &token().as_bytes()[28..]), "it left");
+    }
+}
+
+#[test]
 fn what_is_harmless_in_a_websocket_leaves_untouched_and_at_once() {
     let (bottle, _origin, mut client, got) = socket("");
     let mut sent = Vec::new();
