@@ -71,7 +71,11 @@ pub struct Service {
     /// Search domains; `.` keeps the host's out.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dns_search: Vec<&'static str>,
+    /// `none`: no network at all, and then none of those below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network_mode: Option<&'static str>,
     /// Networks with the fixed address on each.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub networks: BTreeMap<&'static str, Attachment>,
     /// Bind mounts.
     #[serde(skip_serializing_if = "Vec::is_empty")]

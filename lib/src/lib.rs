@@ -52,6 +52,7 @@ pub mod secret;
 pub mod serve;
 pub mod source;
 pub mod spawn;
+pub mod ssh;
 pub mod state;
 pub mod story;
 pub mod strict;

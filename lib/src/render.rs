@@ -44,6 +44,9 @@ pub const PIPELOCK: &str = "pipelock";
 /// The sidecar by which git leaves, where the plan has remotes.
 pub const GIT_GATE: &str = "git-gate";
 
+/// The sidecar that keeps the keys of ssh hosts, where the plan has such hosts.
+pub const SSH_AGENT: &str = "ssh-agent";
+
 /// The sidecar by which the agent asks for more, where the plan has it.
 pub const SUPERVISE: &str = "supervise";
 

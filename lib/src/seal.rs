@@ -20,9 +20,12 @@ use crate::strict::did_you_mean;
 
 /// Paths of the agent that bottle itself, its engine or its runtime mounts something at. Nothing
 /// is mounted at, above or below them.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 15] = [
     "/etc/bottle",
     "/etc/bottle-skills",
+    "/etc/bottle-ssh",
+    "/etc/bottle-tools",
+    "/etc/ssh/ssh_config",
     "/etc/passwd",
     "/etc/group",
     "/etc/hosts",
@@ -101,6 +104,7 @@ impl Plan {
         let rules = self.rules().caller("plan")?;
         rules.iter().try_for_each(Rule::check).caller("plan")?;
         check_together(&rules).caller("plan")?;
+        crate::ssh::check(&self.ssh).caller("plan.ssh")?;
         for remote in &self.git {
             if let Some(secret) = &remote.secret {
                 check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;

@@ -24,8 +24,8 @@ pub fn check(plan: &Plan) -> Result<()> {
             mitmproxy && rules.iter().filter_map(|rule| rule.inject.as_ref()).any(|add| add.mask),
         ),
         ("egress.engine: mitmproxy with supervise", mitmproxy && plan.supervised().is_some()),
+        ("egress.engine: mitmproxy with ssh", mitmproxy && !plan.ssh.is_empty()),
         ("git", !plan.git.is_empty()),
-        ("ssh", !plan.ssh.is_empty()),
     ];
     let asked: Vec<&str> = asked.iter().filter(|(_, asks)| *asks).map(|(name, _)| *name).collect();
     if asked.is_empty() {

@@ -16,9 +16,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The tools of the root package.
-pub(crate) const TOOLS: [&str; 11] = [
+pub(crate) const TOOLS: [&str; 12] = [
     "bottle-apply",
     "bottle-approve",
+    "bottle-connect",
     "bottle-diff",
     "bottle-net",
     "bottle-plan",
@@ -32,7 +33,8 @@ pub(crate) const TOOLS: [&str; 11] = [
 
 /// The programs that other packages of the workspace build; `cargo test` of the root package alone
 /// does not, so a test that needs one asks [`sidecar`].
-pub(crate) const SIDECARS: [&str; 3] = ["bottle-egress", "bottle-probe", "bottle-supervise"];
+pub(crate) const SIDECARS: [&str; 4] =
+    ["bottle-egress", "bottle-probe", "bottle-ssh-agent", "bottle-supervise"];
 
 /// How long a tool may take before a test ends it: a hang is a failure that says where.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -46,7 +46,7 @@ fn read_all(path: &Path, texts: &mut Vec<String>) {
         for entry in fs::read_dir(path).unwrap() {
             read_all(&entry.unwrap().path(), texts);
         }
-    } else {
+    } else if path.is_file() {
         texts.push(String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned());
     }
 }

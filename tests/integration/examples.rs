@@ -147,6 +147,28 @@ fn jq_decides_about_what_only_reads() {
 }
 
 #[test]
+fn agent_builds_on_another_machine() {
+    if !engine() {
+        return;
+    }
+    let bottle = Bottle::new(&Manifest::new());
+    let example = root().join("man/examples/build-host/bottle.yaml");
+    bottle.file("bottle.yaml", fs::read(example).unwrap());
+    let home = bottle.work().with_file_name("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    let mut text = "ssh-keygen -q -t ed25519 -N '' -f ../home/.ssh/bottle-build && git init -q . && bottle trust >&2 && bottle start builder --dry-run".to_owned();
+    if geteuid().is_root() {
+        text.insert_str(0, "chown 48214:48214 . && ");
+    }
+    let document = sh(&bottle, &text).env("HOME", home).run().json();
+    assert_eq!(
+        document["plan"]["egress"]["allow"],
+        serde_json::json!(["CONNECT 100.64.0.7:22 as bytes"])
+    );
+    assert_eq!(bottle.leftovers(), Vec::<String>::new());
+}
+
+#[test]
 fn every_example_has_a_test() {
     let tests = [include_str!("examples.rs"), include_str!("../unit/examples.rs")].concat();
     for entry in fs::read_dir(root().join("man/examples")).unwrap() {

@@ -28,6 +28,7 @@ mod reap;
 mod render;
 mod script;
 mod secrets;
+mod ssh;
 mod supervise;
 mod support;
 mod terminal;

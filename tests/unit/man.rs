@@ -30,6 +30,7 @@ macro_rules! tools {
 tools! {
     "bottle-apply" apply "../../tools/bottle-apply/args.rs"
     "bottle-approve" approve "../../tools/bottle-approve/args.rs"
+    "bottle-connect" connect "../../tools/bottle-connect/args.rs"
     "bottle-egress" egress "../../tools/bottle-egress/args.rs"
     "bottle-diff" diff "../../tools/bottle-diff/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
@@ -42,6 +43,7 @@ tools! {
     "bottle-render" render "../../tools/bottle-render/args.rs"
     "bottle-up" up "../../tools/bottle-up/args.rs"
     "bottle-probe" probe "../../tools/bottle-probe/args.rs"
+    "bottle-ssh-agent" ssh_agent "../../tools/bottle-ssh-agent/args.rs"
 }
 
 /// What the help of a tool ends with, and its page says first: who it is for.

@@ -10,10 +10,11 @@ use bottle::plan::{
     Selftest, SshHost, Supervise, Workspace, WorkspaceMode,
 };
 use bottle::policy::{HostKind, Rule, SCAN_SECRET, check_together};
-use bottle::remote::{Remote, Transport};
+use bottle::remote::{Remote, Transport, check_user};
 use bottle::scalar::Env;
 use bottle::seal::{check_known, check_rule, check_secret, check_target};
 use bottle::secret::readable;
+use bottle::ssh::host_key;
 use bottle::strict::{Text, did_you_mean};
 use bottle::{Blame, caller, host};
 
@@ -142,6 +143,9 @@ fn of_bottle(bottle: &Bottle, below: &str, facts: &Facts) -> Result<Plan> {
     for (name, host) in &bottle.ssh {
         plan.ssh.push(ssh(name, host, base).caller(at(&format!("ssh.{name}")))?);
     }
+    bottle::ssh::check(&plan.ssh)
+        .and_then(|()| check_together(&plan.rules()?))
+        .caller(at("ssh"))?;
     Ok(plan)
 }
 
@@ -375,10 +379,8 @@ fn ssh(name: &str, ssh: &manifest::SshHost, base: &Base) -> Result<SshHost> {
     if matches!(kind, HostKind::Wildcard | HostKind::Network | HostKind::PrivateNetwork) {
         return Err(caller(format!("address '{address}' is more than one host: name one")));
     }
-    if ssh.host_key.as_str().split_whitespace().count() < 2 {
-        return Err(caller(
-            "host_key is no public key: write type and key, as 'ssh-keyscan' prints after the name",
-        ));
+    if let Some(user) = &ssh.user {
+        check_user(user.as_str())?;
     }
     Ok(SshHost {
         name: name.to_owned(),
@@ -386,7 +388,7 @@ fn ssh(name: &str, ssh: &manifest::SshHost, base: &Base) -> Result<SshHost> {
         port: ssh.port.map_or(22, |port| port.0.0),
         user: ssh.user.as_ref().map(Text::to_string),
         key: file(&ssh.key, base).caller("key")?,
-        host_key: ssh.host_key.to_string(),
+        host_key: host_key(ssh.host_key.as_str())?,
     })
 }
 

@@ -9,9 +9,9 @@ use bottle::inventory::{Container, Inventory, Network};
 use bottle::owner::Owner;
 use bottle::reap::Reap;
 use bottle::record::Record;
-use bottle::render::EGRESS;
+use bottle::render::{EGRESS, SSH_AGENT};
 use bottle::state::{self, State};
-use bottle::{Slug, lease, secret, world};
+use bottle::{Slug, lease, secret, ssh, world};
 
 use crate::trouble::Trouble;
 use crate::{archive, logs, orphan};
@@ -101,6 +101,10 @@ impl<'a> Reaper<'a> {
             // Whatever fails below: what is kept must not hold them, and nobody needs them any more.
             let forgotten = secret::forget(&self.state.bottle(self.slug));
             self.note("remove its secrets", forgotten);
+        }
+        if matches!(what, What::Service(SSH_AGENT) | What::Bottle | What::Orphan | What::Owned(_)) {
+            let forgotten = ssh::forget(&self.state.bottle(self.slug));
+            self.note("remove its keys of ssh", forgotten);
         }
         let no_networks = self.remove_networks(&found.networks, &mut reap);
         if matches!(what, What::Service(_)) {

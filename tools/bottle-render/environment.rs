@@ -7,6 +7,8 @@ use bottle::net::Net;
 use bottle::plan::Plan;
 use bottle::render::{PROXY_PORT, SUPERVISE};
 
+use crate::ssh;
+
 /// Where the agent sees its configuration.
 pub(crate) const CONF: &str = "/etc/bottle";
 /// Where the agent sees its skills.
@@ -83,6 +85,9 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     set("JAVA_TOOL_OPTIONS", java(&egress.to_string(), &direct));
     if plan.supervised().is_some() {
         set("BOTTLE_MCP", format!("{CONF}/{MCP}"));
+    }
+    if !plan.ssh.is_empty() {
+        set("SSH_AUTH_SOCK", ssh::socket());
     }
     if plan.prompt.is_some() {
         set("BOTTLE_PROMPT", format!("{CONF}/prompt"));

@@ -11,6 +11,7 @@ mod model;
 mod mounts;
 mod passwd;
 mod roots;
+mod ssh;
 mod truststore;
 mod who;
 mod write;
@@ -54,11 +55,12 @@ fn render(args: &Args) -> Result<()> {
     }
     mounts::check(&plan)?;
     secret::check(&plan)?;
+    let keys = bottle::ssh::read(&plan)?;
     let further = roots::of_plan(&plan)?;
     if args.dry_run {
         return doc.to_stdout();
     }
-    let made = make::make(&state, &facts, &Content { caller, further })?;
+    let made = make::make(&state, &facts, &Content { caller, further, keys })?;
     doc.set("render", &made.section)?;
     doc.to_stdout().inspect_err(|_| made.undo())
 }

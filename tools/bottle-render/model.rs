@@ -12,14 +12,16 @@ use bottle::plan::{self, Engine, Plan};
 use bottle::policy::Routes;
 use bottle::proposal::{self, Settings};
 use bottle::render::{
-    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SUPERVISE, SUPERVISE_PORT, container,
+    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SSH_AGENT, SUPERVISE, SUPERVISE_PORT,
+    container,
 };
 use bottle::{Blame, Slug, pins, pipelock, secret, strict};
 use serde_json::json;
 
 use crate::environment::{self, CONF};
-use crate::mounts::Mounted;
+use crate::mounts::{self, Mounted};
 use crate::passwd::HOME;
+use crate::ssh;
 use crate::who::Who;
 
 /// What the model is made of.
@@ -59,11 +61,10 @@ fn egress_image(plan: &Plan) -> String {
 pub(crate) fn images(slug: &Slug, plan: &Plan) -> BTreeMap<String, String> {
     let own =
         [(AGENT.to_owned(), agent_image(slug, plan)), (EGRESS.to_owned(), egress_image(plan))];
+    let pipelock = pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image));
+    let keys = (!plan.ssh.is_empty()).then(|| (SSH_AGENT.to_owned(), docker::image(SSH_AGENT)));
     let supervise = plan.supervised().map(|_| (SUPERVISE.to_owned(), docker::image(SUPERVISE)));
-    own.into_iter()
-        .chain(pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image)))
-        .chain(supervise)
-        .collect()
+    own.into_iter().chain(pipelock).chain(keys).chain(supervise).collect()
 }
 
 /// The compose file.
@@ -76,6 +77,9 @@ pub(crate) fn compose(facts: &Facts) -> Result<File> {
     }
     if facts.plan.supervised().is_some() {
         services.insert(SUPERVISE, supervise(facts)?);
+    }
+    if !facts.plan.ssh.is_empty() {
+        services.insert(SSH_AGENT, ssh_agent(facts)?);
     }
     Ok(File {
         services,
@@ -267,14 +271,39 @@ pub(crate) fn mcp(facts: &Facts) -> Result<String> {
     Ok(text)
 }
 
+/// The keeper of the keys, which nobody reaches but by its socket.
+fn ssh_agent(facts: &Facts) -> Result<Service> {
+    let (uid, gid) = facts.who.sidecars;
+    let folder = facts.folder.join(SSH_AGENT);
+    let volumes = [
+        Mounted::new(folder.join("conf"), CONF.into(), true),
+        Mounted::new(bottle::ssh::folder(facts.folder), SECRETS.into(), true),
+        Mounted::new(mounts::socket(facts.folder), ssh::SOCKET.into(), false),
+        Mounted::new(folder.join("run"), "/run/bottle".into(), false),
+    ];
+    Ok(Service {
+        user: format!("{uid}:{gid}"),
+        // It starts others, which end before it.
+        init: Some(true),
+        read_only: Some(true),
+        pids_limit: 128,
+        mem_limit: Some(128 << 20),
+        network_mode: Some("none"),
+        volumes: binds(facts, &volumes)?,
+        tmpfs: vec![format!("/tmp:mode=0700,uid={uid},gid={gid}")],
+        ..service(facts, SSH_AGENT, &docker::image(SSH_AGENT))
+    })
+}
+
 fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {
     let selinux = facts.net.engine.as_ref().is_some_and(|engine| engine.selinux);
     // What two containers see cannot be labelled for one of them.
-    let shared = facts.plan.supervised().map(|_| facts.folder.join("egress/run"));
+    let run = facts.plan.supervised().map(|_| facts.folder.join("egress/run"));
+    let shared = [run, Some(mounts::socket(facts.folder))];
     let bind = |mount: &Mounted| {
         let mut bind = mount.bind(selinux)?;
-        if let Some(options) = bind.bind.as_mut().filter(|_| shared.as_ref() == Some(&mount.source))
-        {
+        let is_shared = shared.iter().flatten().any(|path| *path == mount.source);
+        if let Some(options) = bind.bind.as_mut().filter(|_| is_shared) {
             options.selinux = "z";
         }
         Ok(bind)

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use bottle::compose::Bind;
 use bottle::plan::{Plan, Workspace, WorkspaceMode};
+use bottle::render::SSH_AGENT;
 use bottle::{Blame, caller};
 
 use crate::environment::{CONF, SKILLS};
+use crate::ssh;
 
 /// One bind mount, before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +27,23 @@ pub(crate) fn copy_of(folder: &Path) -> PathBuf {
     folder.join("agent/workspace")
 }
 
+/// Where the socket of the keys lies.
+pub(crate) fn socket(folder: &Path) -> PathBuf {
+    folder.join(SSH_AGENT).join("socket")
+}
+
 /// All bind mounts of the agent, sorted by target, so that what lies within another comes later.
 pub(crate) fn all(plan: &Plan, folder: &Path) -> Result<Vec<Mounted>> {
     let mut out = vec![
         Mounted::new(folder.join("agent/conf"), CONF.into(), true),
         Mounted::new(folder.join("agent/passwd"), "/etc/passwd".into(), true),
     ];
+    if !plan.ssh.is_empty() {
+        out.push(Mounted::new(folder.join("agent/tools"), ssh::TOOLS.into(), true));
+        out.push(Mounted::new(folder.join("agent/ssh_config"), ssh::CONFIG.into(), true));
+        // To connect to a socket writes nothing to what it lies in.
+        out.push(Mounted::new(socket(folder), ssh::SOCKET.into(), true));
+    }
     for mount in &plan.mounts {
         out.push(Mounted::new(mount.source.clone(), mount.target.clone(), mount.read_only));
     }

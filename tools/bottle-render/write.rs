@@ -8,14 +8,15 @@ use bottle::owner::Owner;
 use bottle::plan::{Engine, WorkspaceMode};
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, PIPELOCK, Render, SUPERVISE, container};
-use bottle::{Blame, secret, strict};
-use bottle::{pipelock, state};
+use bottle::render::{AGENT, PIPELOCK, Render, SSH_AGENT, SUPERVISE, container};
+use bottle::ssh::Key;
+use bottle::{Blame, docker, pipelock, secret, state, strict};
 
 use crate::authority::Authority;
 use crate::environment;
 use crate::model::{self, Facts};
-use crate::mounts::copy_of;
+use crate::mounts::{self, copy_of};
+use crate::ssh;
 use crate::who::Caller;
 use crate::{passwd, roots, truststore};
 
@@ -24,6 +25,8 @@ pub(crate) struct Content {
     pub(crate) caller: Caller,
     /// The certificates that the plan adds to the host's public roots.
     pub(crate) further: String,
+    /// The keys of its ssh hosts; of them only what is public is written here.
+    pub(crate) keys: Vec<Key>,
 }
 
 /// The compose file, in the bottle's folder.
@@ -44,6 +47,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let roots = [roots::of_host(), content.further.clone()].concat();
     let behind = pipelock(facts, content, &roots)?;
     agent(facts, content, &roots, &ca.certificate)?;
+    ssh_hosts(facts, content)?;
     let passwd = passwd::merge(passwd, facts.who.agent);
     let top = Folder { path: folder.to_owned(), owner: None };
     top.file("agent/passwd", &passwd, 0o644)?;
@@ -62,6 +66,7 @@ pub(crate) fn undo(folder: &Path) -> Result<()> {
     state::remove_folder(&folder.join("egress"))?;
     state::remove_folder(&folder.join(PIPELOCK))?;
     state::remove_folder(&folder.join(SUPERVISE))?;
+    state::remove_folder(&folder.join(SSH_AGENT))?;
     state::remove(&folder.join("plan.json"))?;
     state::remove(&folder.join(COMPOSE))?;
     state::remove(&Record::path(folder))
@@ -142,6 +147,47 @@ fn agent(facts: &Facts, content: &Content, roots: &str, ca: &str) -> Result<()> 
         }
         _ => Ok(()),
     }
+}
+
+/// How the agent reaches its ssh hosts, and what the keeper of their keys sees. Of a plan without
+/// such hosts nothing of an earlier one stays.
+fn ssh_hosts(facts: &Facts, content: &Content) -> Result<()> {
+    let (hosts, keys) = (&facts.plan.ssh, &content.keys);
+    let (agent, keeper) = (facts.folder.join("agent"), facts.folder.join(SSH_AGENT));
+    state::remove_folder(&agent.join("conf").join(ssh::FOLDER))?;
+    state::remove_folder(&agent.join("tools"))?;
+    state::remove_folder(&keeper)?;
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let ids = facts.who.agent;
+    let owner = content.caller.owner(ids);
+    let mode = if content.caller.can_own(ids) { 0o700 } else { 0o755 };
+    let public = Folder::make(agent.join("conf").join(ssh::FOLDER), owner)?;
+    // One that others could read is a private key left open, to ssh that looks for one in it.
+    let readable = if mode == 0o700 { 0o600 } else { 0o644 };
+    for (name, text) in ssh::files(hosts, keys)? {
+        public.file(&name, text, readable)?;
+    }
+    let tools = Folder::make(agent.join("tools"), owner)?;
+    let program = docker::sibling_path(ssh::CONNECT)?;
+    let program = fs::read(&program).world(format!("read '{}'", program.display()))?;
+    tools.file(ssh::CONNECT, program, 0o755)?;
+    for folder in [&public, &tools] {
+        state::set_mode(&folder.path, mode)?;
+    }
+    let top = Folder { path: agent, owner: None };
+    top.file("ssh_config", ssh::config(hosts, facts.net.internal.egress), 0o644)?;
+    let owner = content.caller.owner(facts.who.sidecars);
+    let conf = Folder::make(keeper.join("conf"), owner)?;
+    conf.file("known_hosts", bottle::ssh::known_hosts(hosts)?, 0o644)?;
+    conf.file(bottle::ssh::KEYS, bottle::ssh::listed(facts.plan, keys), 0o644)?;
+    Folder::make(keeper.join("run"), owner)?;
+    // `bottle-up` fills it, at the last moment.
+    Folder::make(bottle::ssh::folder(facts.folder), owner)?;
+    // The agent may be somebody else, who has to get through to the socket and no further.
+    let socket = Folder::make(mounts::socket(facts.folder), owner)?;
+    state::set_mode(&socket.path, 0o711)
 }
 
 /// What egress sees, and where it reports.

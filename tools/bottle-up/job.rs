@@ -7,7 +7,8 @@ use anyhow::Result;
 use bottle::net::Net;
 use bottle::plan::Plan;
 use bottle::record::Record;
-use bottle::render::Render;
+use bottle::render::{Render, SSH_AGENT};
+use bottle::ssh::KEYS;
 use bottle::state::{self, State};
 use bottle::{Blame, Document, Slug, caller, no, report};
 
@@ -81,6 +82,11 @@ impl Job {
 
     fn conf(&self) -> PathBuf {
         self.render.state.join("egress/conf")
+    }
+
+    /// The list of keys that the keeper of them is told.
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.render.state.join(SSH_AGENT).join("conf").join(KEYS)
     }
 
     /// Where a sidecar says what it has loaded.

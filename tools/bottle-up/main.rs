@@ -17,7 +17,7 @@ use bottle::docker::Docker;
 use bottle::owner::Owner;
 use bottle::plan::Plan;
 use bottle::state::State;
-use bottle::{Document, secret, serve};
+use bottle::{Document, secret, serve, ssh};
 
 use args::Args;
 use job::Job;
@@ -38,6 +38,7 @@ fn up(args: &Args) -> Result<()> {
     plan.check_seal()?;
     serve::check(&plan)?;
     secret::check(&plan)?;
+    let keys = ssh::read(&plan)?;
     if args.check {
         return doc.to_stdout();
     }
@@ -53,6 +54,7 @@ fn up(args: &Args) -> Result<()> {
         only: args.only.as_deref(),
         keep: args.keep,
         limit: Duration::from_secs(args.timeout),
+        keys,
     };
     let _lock = state.lock(&job.slug, PATIENCE)?;
     let (section, started) = start.run()?;

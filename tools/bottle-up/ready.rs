@@ -10,8 +10,9 @@ use anyhow::Result;
 use bottle::docker::{Docker, PATIENCE, complaint};
 use bottle::error::visible;
 use bottle::policy::Loaded;
-use bottle::render::{AGENT, PIPELOCK, container};
+use bottle::render::{AGENT, PIPELOCK, SSH_AGENT, container};
 use bottle::run::say;
+use bottle::state::sha256_hex;
 use bottle::{Blame, report, world};
 
 use crate::TOOL;
@@ -28,12 +29,27 @@ const LAST_WORDS: &str = "10";
 
 /// Waits until a sidecar serves; gives the generation of its policy.
 pub(crate) fn wait(docker: &Docker, job: &Job, service: &str, limit: Duration) -> Result<u64> {
+    until(docker, job, service, limit, || serves(job, service))
+}
+
+/// Waits until the keeper of keys has taken them, and serves.
+pub(crate) fn keys(docker: &Docker, job: &Job, limit: Duration) -> Result<()> {
+    until(docker, job, SSH_AGENT, limit, || Ok(keeps(job)?.then_some(())))
+}
+
+fn until<T>(
+    docker: &Docker,
+    job: &Job,
+    service: &str,
+    limit: Duration,
+    said: impl Fn() -> Result<Option<T>>,
+) -> Result<T> {
     let what = format!("wait for sidecar '{service}'");
     let begun = Instant::now();
     let mut pulse = begun + PULSE;
     loop {
-        if let Some(generation) = serves(job, service).world(&what)? {
-            return Ok(generation);
+        if let Some(said) = said().world(&what)? {
+            return Ok(said);
         }
         let now = Instant::now();
         if now < pulse {
@@ -87,6 +103,13 @@ pub(crate) fn health(docker: &Docker, job: &Job, limit: Duration) -> Result<()> 
     Ok(())
 }
 
+/// Whether the keeper of keys has taken those that it was told of.
+fn keeps(job: &Job) -> Result<bool> {
+    let path = job.keys();
+    let told = std::fs::read(&path).world(format!("read '{}'", path.display()))?;
+    Ok(loaded(job, SSH_AGENT)?.is_some_and(|loaded| loaded.sha256 == sha256_hex(&told)))
+}
+
 /// Whether pipelock says that it is healthy.
 fn is_healthy(docker: &Docker, job: &Job) -> Result<bool> {
     let name = container(&job.render.compose_project, PIPELOCK);
@@ -100,6 +123,7 @@ fn is_healthy(docker: &Docker, job: &Job) -> Result<bool> {
 pub(crate) fn is_ready(docker: &Docker, job: &Job, service: &str) -> Result<bool> {
     match service {
         PIPELOCK => is_healthy(docker, job),
+        SSH_AGENT => keeps(job),
         _ => Ok(serves(job, service)?.is_some()),
     }
 }

@@ -9,9 +9,10 @@ use bottle::docker::{Compose, Docker, PATIENCE};
 use bottle::owner::Owner;
 use bottle::plan::Selftest;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, EGRESS, PIPELOCK};
+use bottle::render::{AGENT, EGRESS, PIPELOCK, SSH_AGENT};
 use bottle::run::{progress, say};
 use bottle::spawn::Group;
+use bottle::ssh::{self, Key};
 use bottle::state;
 use bottle::up::Up;
 use bottle::{Blame, caller, image, no, secret, strict, world};
@@ -32,6 +33,8 @@ pub(crate) struct Start<'a> {
     pub(crate) only: Option<&'a str>,
     pub(crate) keep: bool,
     pub(crate) limit: Duration,
+    /// The keys of ssh hosts.
+    pub(crate) keys: Vec<Key>,
 }
 
 impl Start<'_> {
@@ -97,6 +100,9 @@ impl Start<'_> {
             let last = secret::written(&job.render.state)?.map_or(0, |last| last.generation);
             secret::write(&job.render.state, &Credentials::new(last + 1, secrets))?;
         }
+        if sidecars.contains(&SSH_AGENT) {
+            self.give_keys()?;
+        }
         let ours = |c: &&Container| c.plan == job.plan.digest;
         for service in sidecars {
             // What a container that is gone said of itself must not count for the next one.
@@ -152,10 +158,30 @@ impl Start<'_> {
         for service in sidecars {
             match *service {
                 PIPELOCK => ready::health(&self.docker, self.job, self.limit)?,
+                SSH_AGENT => {
+                    ready::keys(&self.docker, self.job, self.limit)?;
+                    // They are in its memory, where nobody reads them any more.
+                    ssh::forget(&self.job.render.state)?;
+                }
                 ours => generation = ready::wait(&self.docker, self.job, ours, self.limit)?,
             }
         }
         Ok(generation)
+    }
+
+    /// Puts the keys where their sidecar reads them, if they are those whose public halves were
+    /// rendered.
+    fn give_keys(&self) -> Result<()> {
+        let job = self.job;
+        let path = job.keys();
+        let told = std::fs::read(&path).world(format!("read '{}'", path.display()))?;
+        if told != ssh::listed(&job.plan, &self.keys).into_bytes() {
+            return Err(caller(format!(
+                "start bottle '{}': a key of its ssh hosts is another one than when it was rendered: pipe it through 'bottle-render' again",
+                job.slug
+            )));
+        }
+        ssh::write(&job.render.state, &self.keys)
     }
 
     /// Refuses images that went away since they were rendered. Compose 1.29 does not heed
@@ -194,6 +220,7 @@ impl Start<'_> {
             if made_egress {
                 secret::forget(&self.job.render.state)?;
             }
+            ssh::forget(&self.job.render.state)?;
             state::remove(&self.file())?;
             let mut record = self.job.record()?;
             record.phase = Phase::Starting;
