@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::exchange::{Exchange, Upward};
 use crate::gate::Wait;
+use crate::grants::Ends;
 use crate::leaks::Scan;
 use crate::mask::Mask;
 use crate::reply::Refusal;
@@ -154,6 +155,8 @@ pub(crate) struct Sending {
     trailers: Option<Frame<Bytes>>,
     /// Nothing more is asked of the client.
     ended: bool,
+    /// When the rule that let it through ends.
+    ends: Option<Box<Ends>>,
 }
 
 /// What a body gives next.
@@ -165,8 +168,9 @@ impl Sending {
         scan: Option<Box<Scan>>,
         upward: Arc<Upward>,
         wait: Option<Wait>,
+        ends: Option<Box<Ends>>,
     ) -> Self {
-        Self { body, scan, upward, wait, trailers: None, ended: false }
+        Self { body, scan, upward, wait, trailers: None, ended: false, ends }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Sent> {
@@ -203,6 +207,9 @@ impl Sending {
             Some(Ok(frame)) => Some(frame),
             None => None,
         };
+        if let Some(refusal) = self.ends.as_ref().and_then(|ends| ends.refusal()) {
+            return Poll::Ready(self.looked(Err(refusal)));
+        }
         if let Some(data) = frame.as_ref().and_then(Frame::data_ref) {
             self.upward.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         }

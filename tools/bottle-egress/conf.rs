@@ -15,7 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::watch;
 
 use crate::ca::Ca;
-use crate::grants::Grants;
+use crate::grants::{Ends, Grants};
 use crate::pool::Pool;
 use crate::reply::Refusal;
 use crate::secrets::Secrets;
@@ -79,6 +79,12 @@ impl Force {
     /// Decides about what was let through already.
     pub(crate) fn still(&self, ask: &Ask<'_>) -> Decision {
         self.policy.decide_unless(ask, |term| self.grants.has_expired(term))
+    }
+
+    /// How what a rule lets through ends, where that was granted for a time.
+    pub(crate) fn ends(&self, rule: usize) -> Option<Ends> {
+        let term = self.policy.rule(rule).and_then(|rule| rule.grant.as_ref())?;
+        term.expires.is_some().then(|| Ends { grants: self.grants.clone(), term: term.clone() })
     }
 
     /// Takes one use of a rule that was granted for some.

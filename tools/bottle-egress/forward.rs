@@ -181,7 +181,11 @@ fn upload(exchange: &mut Exchange, parts: &mut Parts, body: Incoming) -> Upload 
     let upward = exchange.upward.insert(Arc::default()).clone();
     let scan = leaks::body(exchange, parts, &upward);
     let wait = headers::waits(&parts.headers).then(|| upward.gate.shut());
-    Upload::Relayed(Sending::new(body, scan, upward, wait))
+    let ends = match exchange.decision {
+        Decision::Allow { rule } => exchange.force.ends(rule).map(Box::new),
+        Decision::Deny { .. } => None,
+    };
+    Upload::Relayed(Sending::new(body, scan, upward, wait, ends))
 }
 
 /// The answer as it goes to the client.

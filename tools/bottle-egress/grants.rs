@@ -5,7 +5,7 @@
 //! back revives nothing. Where that file cannot be read or written, the grants are what gives way.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
 use bottle::error::Blame;
@@ -111,6 +111,22 @@ impl Grants {
         let mut text = serde_json::to_string(spent).world("write 'grants.json'")?;
         text.push('\n');
         state::write_unsynced(&self.path, text.as_bytes(), 0o600, None)
+    }
+}
+
+/// The end of something that goes on.
+pub(crate) struct Ends {
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) term: Term,
+}
+
+impl Ends {
+    /// Why nothing more leaves, once that is so.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.grants.has_expired(&self.term).then(|| Refusal {
+            reason: Reason::Grant,
+            why: format!("{} has ended: propose it again", self.term.described()),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rules that were granted for a time or for some requests.
 
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bottle::policy::{End, Spents};
@@ -52,6 +53,30 @@ fn grant_ends_by_the_clock_and_takes_its_open_tunnels_along() {
     until("it is told", || {
         (spent(&bottle).grants.get("a1")?.end == Some(End::Expired)).then_some(())
     });
+}
+
+#[test]
+fn upload_that_goes_on_ends_with_its_grant() {
+    let bottle = Bottle::with_rules(&granted(&format!("expires: {}", now() + 3)));
+    let arrived = Arc::new(Mutex::new(Vec::new()));
+    let theirs = arrived.clone();
+    let _origin = bottle.tls_origin(move |e| {
+        if e.seen.line.starts_with("GET") {
+            return e.answer("in");
+        }
+        while let Some(chunk) = e.chunk().filter(|chunk| !chunk.is_empty()) {
+            theirs.lock().unwrap().extend(chunk);
+        }
+        e.answer("all");
+    });
+    let mut client = bottle.tunnel(HOST);
+    client.send(format!("POST /granted/up HTTP/1.1\r\nhost: {HOST}\r\ntransfer-encoding: chunked\r\n\r\n6\r\nbefore\r\n"));
+    until("it is on its way", || (*arrived.lock().unwrap() == b"before").then_some(()));
+    let mut other = bottle.tunnel(HOST);
+    until("the grant has ended", || (other.get("/granted/x", HOST).status == 403).then_some(()));
+    client.send("5\r\nafter\r\n0\r\n\r\n");
+    assert_eq!(client.answer(false).unwrap().denied(), Some("grant"));
+    assert_eq!(*arrived.lock().unwrap(), b"before");
 }
 
 #[test]
