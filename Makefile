@@ -72,6 +72,7 @@ install: ## install below $(DESTDIR)$(PREFIX)
 	install -m 755 scripts/debian $(BINDIR)/bottle-debian
 	install -d $(SHAREDIR)
 	install -m 644 tools/bottle-egress/mitmproxy/bottle.py $(SHAREDIR)/mitmproxy.py
+	install -D -m 644 -t $(SHAREDIR)/git-gate tools/bottle-git-gate/image/Dockerfile tools/bottle-git-gate/image/packages
 	install -m 644 $(wildcard man/*.1) $(MANDIR)/man1
 	install -m 644 $(wildcard man/*.5) $(MANDIR)/man5
 	install -m 644 README.md LICENSE-MIT LICENSE-APACHE man/decisions.schema.json $(DOCDIR)
@@ -79,6 +80,7 @@ install: ## install below $(DESTDIR)$(PREFIX)
 
 uninstall: ## remove what install installed
 	rm -f $(addprefix $(BINDIR)/,$(TOOLS) bottle bottle-images bottle-debian) $(SHAREDIR)/mitmproxy.py
+	rm -rf $(SHAREDIR)/git-gate
 	rm -f $(addprefix $(MANDIR)/man1/,$(notdir $(wildcard man/*.1))) $(addprefix $(MANDIR)/man5/,$(notdir $(wildcard man/*.5)))
 	rm -rf $(DOCDIR)
 

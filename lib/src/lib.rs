@@ -23,6 +23,7 @@ pub mod diff;
 pub mod docker;
 pub mod document;
 pub mod error;
+pub mod gate;
 pub mod grant;
 pub mod host;
 pub mod image;

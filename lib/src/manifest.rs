@@ -10,7 +10,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::plan::{Engine, PipelockMode, Selftest, WorkspaceMode};
 use crate::policy::{Audit, Dlp, Inject};
-use crate::scalar::{Count, Cpus, Env, Host, Memory, Method, Net, PathGlob, Port, User, Version};
+use crate::scalar::{
+    Count, Cpus, Env, Host, Memory, Method, Net, PathGlob, Port, Size, User, Version,
+};
 use crate::strict::{Parsed, Text, some, some_of, text_or, unique};
 
 /// A whole manifest.
@@ -343,16 +345,30 @@ pub struct GitRemote {
     /// The upstream: `https://host/path`, `ssh://user@host/path` or `user@host:path`, without a
     /// password.
     pub url: Text,
-    /// Patterns of refs that the agent may push: `[refs/heads/agent/*]`. Default: none, it can only
-    /// fetch.
+    /// Patterns of refs that the agent may push: `[refs/heads/agent/*]`. `*` is any text within a
+    /// component, `**` any text across them. Default: none, it can only fetch.
     #[serde(default)]
     pub push: Vec<Text>,
-    /// Protected paths that a push may touch all the same. Default: none.
+    /// Protected paths that a push may touch all the same, globs as in routes but without the first
+    /// `/`: `[.github/workflows/docs.yml]`. Default: none.
     #[serde(default)]
     pub allow_paths: Vec<Text>,
-    /// Whether each pushed commit must be signed. Default: `false`.
+    /// Whether each pushed commit must be signed by one of `allowed_signers`. Default: `false`.
     #[serde(default)]
     pub require_signed: bool,
+    /// File of the keys that may sign, as in `gpg.ssh.allowedSignersFile` of git-config(1): ssh keys.
+    /// `require_signed` needs it.
+    #[serde(default, deserialize_with = "some")]
+    pub allowed_signers: Option<Text>,
+    /// Largest pack of a push: `64m`. Default: 256m.
+    #[serde(default, deserialize_with = "some")]
+    pub max_push: Option<Parsed<Size>>,
+    /// Largest new file of a push: `8m`. Default: 32m.
+    #[serde(default, deserialize_with = "some")]
+    pub max_file: Option<Parsed<Size>>,
+    /// Most new files of a push. Default: 10000.
+    #[serde(default, deserialize_with = "some")]
+    pub max_files: Option<Parsed<Count>>,
     /// Private key file; ssh needs it.
     #[serde(default, deserialize_with = "some")]
     pub key: Option<Text>,

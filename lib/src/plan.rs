@@ -271,6 +271,18 @@ pub struct GitRemote {
     /// Whether each pushed commit must be signed.
     #[serde(default)]
     pub require_signed: bool,
+    /// File of the keys that count, absolute, in the form of ssh's `allowed_signers`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_signers: Option<PathBuf>,
+    /// Largest pack of a push, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_push: Option<u64>,
+    /// Largest new file of a push, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_file: Option<u64>,
+    /// Most new files of a push.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_files: Option<u32>,
     /// Private key file on the host, absolute, for ssh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,

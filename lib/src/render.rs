@@ -23,6 +23,9 @@ pub struct Render {
     pub generation: u64,
     /// SHA-256 of `routes.yaml`, which egress has to say it loaded.
     pub routes_sha256: String,
+    /// SHA-256 of `gate.json`, which the git gate has to say it loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gate_sha256: Option<String>,
     /// Services by name, each with its image.
     #[serde(deserialize_with = "unique")]
     pub services: BTreeMap<String, String>,
@@ -58,6 +61,9 @@ pub const SECRETS: &str = "/etc/bottle-secrets";
 
 /// The port of egress's proxy on the internal network.
 pub const PROXY_PORT: u16 = 3128;
+
+/// Where the git gate keeps its mirrors.
+pub const GATE_DATA: &str = "/var/lib/bottle";
 
 /// The container of a service of a project: named alike by both composes.
 #[must_use]

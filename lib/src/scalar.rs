@@ -130,6 +130,40 @@ impl fmt::Display for Cpus {
     }
 }
 
+/// A size in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = Refusal;
+
+    fn from_str(text: &str) -> Result<Self, Refusal> {
+        match bytes(text) {
+            Some(bytes @ 1..) => Ok(Self(bytes)),
+            _ => {
+                Err(format!("'{text}' is no size: write a whole number and k, m or g, as in '64m'"))
+            }
+        }
+    }
+}
+
+/// The bytes of a number with a unit.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let unit_at = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(unit_at);
+    // The engine's units, which are binary whichever way they are spelt.
+    let shift = match unit {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    digits::<u64>(number)?.checked_mul(1 << shift)
+}
+
 /// An amount of memory in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory(pub u64);
@@ -141,20 +175,7 @@ impl FromStr for Memory {
     type Err = Refusal;
 
     fn from_str(text: &str) -> Result<Self, Refusal> {
-        let lower = text.to_ascii_lowercase();
-        let unit_at = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
-        let (number, unit) = lower.split_at(unit_at);
-        // The engine's units, which are binary whichever way they are spelt.
-        let shift = match unit {
-            "" | "b" => Some(0),
-            "k" | "kb" | "kib" => Some(10),
-            "m" | "mb" | "mib" => Some(20),
-            "g" | "gb" | "gib" => Some(30),
-            "t" | "tb" | "tib" => Some(40),
-            _ => None,
-        };
-        let bytes = shift.and_then(|shift| digits::<u64>(number)?.checked_mul(1 << shift));
-        match bytes {
+        match bytes(text) {
             Some(bytes @ LEAST_MEMORY..) => Ok(Self(bytes)),
             Some(_) => {
                 Err(format!("'{text}' of memory is less than the engine takes: write 6m or more"))

@@ -106,8 +106,16 @@ impl Plan {
         check_together(&rules).caller("plan")?;
         crate::ssh::check(&self.ssh).caller("plan.ssh")?;
         for remote in &self.git {
+            let here = || format!("plan.git.{}", remote.name);
+            crate::gate::Remote::of(remote).check().caller(here())?;
+            if remote.require_signed && remote.allowed_signers.is_none() {
+                return Err(caller(format!(
+                    "{}: 'require_signed' needs 'allowed_signers', a file of the keys that may sign",
+                    here()
+                )));
+            }
             if let Some(secret) = &remote.secret {
-                check_known(secret, &self.secrets).caller(format!("plan.git.{}", remote.name))?;
+                check_known(secret, &self.secrets).caller(here())?;
             }
         }
         crate::pipelock::Config::of(self, &[]).caller("plan")?;

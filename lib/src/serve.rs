@@ -25,7 +25,6 @@ pub fn check(plan: &Plan) -> Result<()> {
         ),
         ("egress.engine: mitmproxy with supervise", mitmproxy && plan.supervised().is_some()),
         ("egress.engine: mitmproxy with ssh", mitmproxy && !plan.ssh.is_empty()),
-        ("git", !plan.git.is_empty()),
     ];
     let asked: Vec<&str> = asked.iter().filter(|(_, asks)| *asks).map(|(name, _)| *name).collect();
     if asked.is_empty() {

@@ -38,6 +38,21 @@ pub fn start<S: AsRef<OsStr>>(
     command.spawn()
 }
 
+/// Starts a program that knows nothing of this one: of its environment only what is given, and in a
+/// process group of its own, so that [`wait`] ends all of it.
+pub fn start_alone<S: AsRef<OsStr>>(
+    program: &Path,
+    args: &[S],
+    env: &[(String, String)],
+    [stdin, stdout, stderr]: [Stdio; 3],
+) -> std::io::Result<Child> {
+    #[expect(clippy::disallowed_methods, reason = "the only spawner")]
+    let mut command = Command::new(program);
+    command.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+    command.args(args).stdin(stdin).stdout(stdout).stderr(stderr).process_group(0);
+    command.spawn()
+}
+
 /// A file in memory that a child writes into, and the end that it gets. Not a pipe: nobody has to
 /// read while it runs, and whatever of its children lives on holds nobody up.
 pub fn memory() -> std::io::Result<(File, Stdio)> {

@@ -47,7 +47,7 @@ pub fn caller_ids() -> (u32, u32) {
 /// A held lock. Child processes inherit it: it is free again when the last of them has ended.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl State {
@@ -179,9 +179,21 @@ fn canonical(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Takes a lock on a file, which is created where it is missing. `None`: the file was deleted
-/// meanwhile.
+/// Takes a lock on a file, which is created where it is missing, for this process and the calls of
+/// the engine. `None`: the file was deleted meanwhile.
 pub fn lock_file(path: &Path, patience: Duration) -> Result<Option<Lock>> {
+    let lock = lock_alone(path, patience)?;
+    if let Some(Lock { file }) = &lock {
+        // Inherited by the calls of the engine, so that the lock outlives a killed tool until they
+        // end.
+        rustix::io::fcntl_setfd(file.as_fd(), rustix::io::FdFlags::empty())
+            .world(format!("lock '{}'", path.display()))?;
+    }
+    Ok(lock)
+}
+
+/// The same for this process alone.
+pub fn lock_alone(path: &Path, patience: Duration) -> Result<Option<Lock>> {
     let what = || format!("lock '{}'", path.display());
     #[expect(clippy::disallowed_methods, reason = "the only writer")]
     let mut options = fs::OpenOptions::new();
@@ -208,9 +220,7 @@ pub fn lock_file(path: &Path, patience: Duration) -> Result<Option<Lock>> {
     }
     let same = fs::metadata(path)
         .is_ok_and(|now| file.metadata().is_ok_and(|held| held.ino() == now.ino()));
-    // Inherited by the calls of the engine, so that the lock outlives a killed tool until they end.
-    rustix::io::fcntl_setfd(file.as_fd(), rustix::io::FdFlags::empty()).world(what())?;
-    Ok(same.then_some(Lock { _file: file }))
+    Ok(same.then_some(Lock { file }))
 }
 
 /// Makes a folder, 0700, and its parents; sets its owner where it is new or another's.

@@ -33,8 +33,8 @@ pub(crate) const TOOLS: [&str; 12] = [
 
 /// The programs that other packages of the workspace build; `cargo test` of the root package alone
 /// does not, so a test that needs one asks [`sidecar`].
-pub(crate) const SIDECARS: [&str; 4] =
-    ["bottle-egress", "bottle-probe", "bottle-ssh-agent", "bottle-supervise"];
+pub(crate) const SIDECARS: [&str; 5] =
+    ["bottle-egress", "bottle-git-gate", "bottle-probe", "bottle-ssh-agent", "bottle-supervise"];
 
 /// How long a tool may take before a test ends it: a hang is a failure that says where.
 const PATIENCE: Duration = Duration::from_mins(3);

@@ -169,6 +169,22 @@ fn agent_builds_on_another_machine() {
 }
 
 #[test]
+fn pusher_reaches_its_forge_by_the_gate_alone() {
+    let bottle = Bottle::new(&Manifest::new());
+    let example = root().join("man/examples/git-push/bottle.yaml");
+    bottle.file("bottle.yaml", fs::read(example).unwrap());
+    for name in ["deploy-key", "known_hosts"] {
+        bottle.file(name, "x\n");
+    }
+    let dry = "bottle-plan pusher | bottle-net --dry-run | bottle-render --print=gitconfig";
+    let text = sh(&bottle, dry).env("FORGE_TOKEN", "x").run().ok();
+    assert!(text.contains("/app\"]\n\tinsteadOf = https://git.example.com/team/app\n"), "{text}");
+    let plan = sh(&bottle, "bottle-plan pusher").env("FORGE_TOKEN", "x").run().json();
+    assert_eq!(plan["plan"]["egress"]["routes"], serde_json::Value::Null);
+    assert_eq!(plan["plan"]["egress"]["allow"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn every_example_has_a_test() {
     let tests = [include_str!("examples.rs"), include_str!("../unit/examples.rs")].concat();
     for entry in fs::read_dir(root().join("man/examples")).unwrap() {

@@ -16,6 +16,7 @@ mod apply;
 mod containment;
 mod demo;
 mod examples;
+mod gate;
 mod hand;
 mod image;
 mod net;

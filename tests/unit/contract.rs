@@ -136,7 +136,7 @@ fn in_words(kind: &str) -> String {
         "Build" | "Workspace" => "string or object",
         "String" | "Text" | "Engine" | "Env" | "Expect" | "Finding" | "Got" | "Owner" | "Host"
         | "HostKind" | "Memory" | "Method" | "Net" | "PathGlob" | "PipelockMode" | "Selftest"
-        | "Slug" | "User" | "WorkspaceMode" => "string",
+        | "Size" | "Slug" | "User" | "WorkspaceMode" => "string",
         _ => "object",
     }
     .to_owned()

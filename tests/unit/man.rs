@@ -33,6 +33,7 @@ tools! {
     "bottle-connect" connect "../../tools/bottle-connect/args.rs"
     "bottle-egress" egress "../../tools/bottle-egress/args.rs"
     "bottle-diff" diff "../../tools/bottle-diff/args.rs"
+    "bottle-git-gate" git_gate "../../tools/bottle-git-gate/args.rs"
     "bottle-ps" ps "../../tools/bottle-ps/args.rs"
     "bottle-supervise" supervise "../../tools/bottle-supervise/args.rs"
     "bottle-reap" reap "../../tools/bottle-reap/args.rs"

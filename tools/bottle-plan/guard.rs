@@ -200,6 +200,8 @@ fn obeyed(plan: &Plan) -> Vec<(&'static str, PathBuf)> {
     found.extend(
         plan.git.iter().flat_map(|it| &it.known_hosts).map(|path| ("known_hosts", path.clone())),
     );
+    let signers = plan.git.iter().flat_map(|it| &it.allowed_signers);
+    found.extend(signers.map(|path| ("allowed_signers", path.clone())));
     for word in plan.secrets.values().flat_map(|secret| secret.from_command.iter().flatten()) {
         // A script may be an argument of its interpreter.
         if let Some(script) = Path::new(word).is_absolute().then(|| Path::new(word).canonicalize())

@@ -16,7 +16,7 @@ use bottle::seal::{check_known, check_rule, check_secret, check_target};
 use bottle::secret::readable;
 use bottle::ssh::host_key;
 use bottle::strict::{Text, did_you_mean};
-use bottle::{Blame, caller, host};
+use bottle::{Blame, caller, gate, host};
 
 use crate::facts::Facts;
 use crate::kept;
@@ -358,20 +358,31 @@ fn git(name: &str, remote: &manifest::GitRemote, plan: &Plan, base: &Base) -> Re
     if let Some(secret) = &remote.secret {
         check_known(secret.as_str(), &plan.secrets)?;
     }
+    if remote.require_signed && remote.allowed_signers.is_none() {
+        return Err(caller(
+            "'require_signed' needs 'allowed_signers', a file of the keys that may sign",
+        ));
+    }
     let texts = |list: &[Text]| list.iter().map(Text::to_string).collect();
     let path = |field: &str, path: &Option<Text>| {
         path.as_ref().map(|it| file(it, base).caller(field)).transpose()
     };
-    Ok(GitRemote {
+    let remote = GitRemote {
         name: name.to_owned(),
         url: url.to_owned(),
         push: texts(&remote.push),
         allow_paths: texts(&remote.allow_paths),
         require_signed: remote.require_signed,
+        allowed_signers: path("allowed_signers", &remote.allowed_signers)?,
+        max_push: remote.max_push.map(|it| it.0.0),
+        max_file: remote.max_file.map(|it| it.0.0),
+        max_files: remote.max_files.map(|it| it.0.0),
         key: path("key", &remote.key)?,
         known_hosts: path("known_hosts", &remote.known_hosts)?,
         secret: remote.secret.as_ref().map(Text::to_string),
-    })
+    };
+    gate::Remote::of(&remote).check()?;
+    Ok(remote)
 }
 
 fn ssh(name: &str, ssh: &manifest::SshHost, base: &Base) -> Result<SshHost> {

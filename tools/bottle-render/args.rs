@@ -13,7 +13,7 @@ pub(crate) struct Args {
         long,
         value_name = "FILE",
         conflicts_with = "dry_run",
-        value_parser = ["docker-compose.yml", "routes.yaml", "pipelock.yaml", "plan.json"]
+        value_parser = ["docker-compose.yml", "routes.yaml", "pipelock.yaml", "gate.json", "gitconfig", "plan.json"]
     )]
     pub(crate) print: Option<String>,
 

@@ -89,6 +89,10 @@ fn ours(plan: &Plan, net: &Net) -> BTreeMap<String, String> {
     if !plan.ssh.is_empty() {
         set("SSH_AUTH_SOCK", ssh::socket());
     }
+    if !plan.git.is_empty() {
+        // It includes that of the image.
+        set("GIT_CONFIG_SYSTEM", format!("{CONF}/gitconfig"));
+    }
     if plan.prompt.is_some() {
         set("BOTTLE_PROMPT", format!("{CONF}/prompt"));
     }

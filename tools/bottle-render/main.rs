@@ -23,7 +23,7 @@ use anyhow::Result;
 use bottle::net::Net;
 use bottle::plan::Plan;
 use bottle::state::State;
-use bottle::{Document, no, pipelock, secret, strict, world};
+use bottle::{Document, gate, no, pipelock, secret, strict, world};
 
 use args::Args;
 use model::Facts;
@@ -56,6 +56,7 @@ fn render(args: &Args) -> Result<()> {
     mounts::check(&plan)?;
     secret::check(&plan)?;
     let keys = bottle::ssh::read(&plan)?;
+    gate::files::check(&plan)?;
     let further = roots::of_plan(&plan)?;
     if args.dry_run {
         return doc.to_stdout();
@@ -70,6 +71,10 @@ fn print(facts: &Facts, file: &str) -> Result<()> {
     let text = match file {
         "docker-compose.yml" => strict::to_yaml(&model::compose(facts)?)?,
         "routes.yaml" => model::routes(facts, write::generation(facts))?.to_yaml()?,
+        gate::FILE => model::gate_file(facts, write::generation(facts))?.ok_or_else(|| {
+            no(format!("print '{file}': bottle '{}' has no git remotes", facts.plan.bottle))
+        })?,
+        "gitconfig" => gate::forms::gitconfig(&facts.plan.git, facts.net.internal.git_gate)?,
         pipelock::FILE => model::pipelock_file(facts)?.ok_or_else(|| {
             no(format!("print '{file}': bottle '{}' has no pipelock", facts.plan.bottle))
         })?,

@@ -7,13 +7,14 @@ use std::path::Path;
 use anyhow::Result;
 use bottle::compose::{Attachment, Bind, File, Logging, Network, Service, literal};
 use bottle::docker::{self, label};
+use bottle::gate::{self, Gate};
 use bottle::net::{IpNet, Net};
 use bottle::plan::{self, Engine, Plan};
 use bottle::policy::Routes;
 use bottle::proposal::{self, Settings};
 use bottle::render::{
-    AGENT, EGRESS, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SSH_AGENT, SUPERVISE, SUPERVISE_PORT,
-    container,
+    AGENT, EGRESS, GATE_DATA, GIT_GATE, PIPELOCK, PROXY_PORT, SECRETS, SSH_AGENT, SUPERVISE,
+    SUPERVISE_PORT, container,
 };
 use bottle::{Blame, Slug, pins, pipelock, secret, strict};
 use serde_json::json;
@@ -64,7 +65,8 @@ pub(crate) fn images(slug: &Slug, plan: &Plan) -> BTreeMap<String, String> {
     let pipelock = pipelock_image(plan).map(|image| (PIPELOCK.to_owned(), image));
     let keys = (!plan.ssh.is_empty()).then(|| (SSH_AGENT.to_owned(), docker::image(SSH_AGENT)));
     let supervise = plan.supervised().map(|_| (SUPERVISE.to_owned(), docker::image(SUPERVISE)));
-    own.into_iter().chain(pipelock).chain(keys).chain(supervise).collect()
+    let gate = (!plan.git.is_empty()).then(|| (GIT_GATE.to_owned(), docker::image(GIT_GATE)));
+    own.into_iter().chain(pipelock).chain(gate).chain(keys).chain(supervise).collect()
 }
 
 /// The compose file.
@@ -80,6 +82,9 @@ pub(crate) fn compose(facts: &Facts) -> Result<File> {
     }
     if !facts.plan.ssh.is_empty() {
         services.insert(SSH_AGENT, ssh_agent(facts)?);
+    }
+    if !facts.plan.git.is_empty() {
+        services.insert(GIT_GATE, git_gate(facts)?);
     }
     Ok(File {
         services,
@@ -293,6 +298,57 @@ fn ssh_agent(facts: &Facts) -> Result<Service> {
         tmpfs: vec![format!("/tmp:mode=0700,uid={uid},gid={gid}")],
         ..service(facts, SSH_AGENT, &docker::image(SSH_AGENT))
     })
+}
+
+/// The git gate, on the internal network only: it goes out by egress.
+fn git_gate(facts: &Facts) -> Result<Service> {
+    let (uid, gid) = facts.who.sidecars;
+    let address = facts.net.internal.git_gate;
+    let folder = facts.folder.join(GIT_GATE);
+    let volumes = [
+        Mounted::new(folder.join("conf"), CONF.into(), true),
+        Mounted::new(gate::files::folder(facts.folder), SECRETS.into(), true),
+        Mounted::new(folder.join("passwd"), "/etc/passwd".into(), true),
+        Mounted::new(folder.join("run"), "/run/bottle".into(), false),
+        Mounted::new(folder.join("data"), GATE_DATA.into(), false),
+    ];
+    Ok(Service {
+        command: ["serve", "--listen", &format!("{address}:{}", gate::PORT)]
+            .map(str::to_owned)
+            .into(),
+        user: format!("{uid}:{gid}"),
+        // git leaves children behind, which somebody has to wait for.
+        init: Some(true),
+        read_only: Some(true),
+        pids_limit: 256,
+        // What git and gitleaks need for the largest push; a pack that needs more ends git alone.
+        mem_limit: Some(1 << 30),
+        networks: BTreeMap::from([("internal", Attachment { ipv4_address: address })]),
+        volumes: binds(facts, &volumes)?,
+        // The keys of a signature are tried from files.
+        tmpfs: vec![format!("/tmp:mode=0700,uid={uid},gid={gid},size=16m")],
+        ..service(facts, GIT_GATE, &docker::image(GIT_GATE))
+    })
+}
+
+/// What the git gate is told, where the plan has remotes.
+pub(crate) fn gate_file(facts: &Facts, generation: u64) -> Result<Option<String>> {
+    let (plan, internal) = (facts.plan, &facts.net.internal);
+    if plan.git.is_empty() {
+        return Ok(None);
+    }
+    let gate = Gate {
+        version: 1,
+        generation,
+        plan: plan.digest.clone(),
+        bottle: facts.slug.to_string(),
+        client: internal.agent,
+        proxy: Some(SocketAddrV4::new(internal.egress, PROXY_PORT)),
+        remotes: plan.git.iter().map(gate::Remote::of).collect(),
+    };
+    let mut text = serde_json::to_string_pretty(&gate).world("write 'gate.json'")?;
+    text.push('\n');
+    Ok(Some(text))
 }
 
 fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {

@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use bottle::gate::{self, files, forms};
 use bottle::owner::Owner;
 use bottle::plan::{Engine, WorkspaceMode};
 use bottle::policy::Routes;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, PIPELOCK, Render, SSH_AGENT, SUPERVISE, container};
+use bottle::render::{AGENT, GIT_GATE, PIPELOCK, Render, SSH_AGENT, SUPERVISE, container};
 use bottle::ssh::Key;
 use bottle::{Blame, docker, pipelock, secret, state, strict};
 
@@ -51,13 +52,15 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let passwd = passwd::merge(passwd, facts.who.agent);
     let top = Folder { path: folder.to_owned(), owner: None };
     top.file("agent/passwd", &passwd, 0o644)?;
+    let gate = model::gate_file(facts, generation)?;
+    git_gate(facts, content, &[&*roots, &ca.certificate].concat(), gate.as_deref())?;
     egress(facts, content, &[roots, behind].concat(), &ca, &routes)?;
     supervise(facts, content, &routes)?;
     let plan = model::plan_file(facts.plan)?;
     top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
     top.file(COMPOSE, &compose, 0o600)?;
-    Ok(section(facts, generation, routes.as_bytes()))
+    Ok(section(facts, generation, routes.as_bytes(), gate.as_deref().map(str::as_bytes)))
 }
 
 /// Takes back what [`all`] wrote for a bottle that had no record before.
@@ -67,6 +70,7 @@ pub(crate) fn undo(folder: &Path) -> Result<()> {
     state::remove_folder(&folder.join(PIPELOCK))?;
     state::remove_folder(&folder.join(SUPERVISE))?;
     state::remove_folder(&folder.join(SSH_AGENT))?;
+    state::remove_folder(&folder.join(GIT_GATE))?;
     state::remove(&folder.join("plan.json"))?;
     state::remove(&folder.join(COMPOSE))?;
     state::remove(&Record::path(folder))
@@ -76,10 +80,16 @@ pub(crate) fn undo(folder: &Path) -> Result<()> {
 pub(crate) fn running(facts: &Facts) -> Result<Render> {
     let path = egress_conf(facts.folder).join("routes.yaml");
     let routes = fs::read(&path).world(format!("read '{}'", path.display()))?;
-    Ok(section(facts, generation(facts), &routes))
+    let path = facts.folder.join(GIT_GATE).join("conf").join(gate::FILE);
+    let gate = if facts.plan.git.is_empty() {
+        None
+    } else {
+        Some(fs::read(&path).world(format!("read '{}'", path.display()))?)
+    };
+    Ok(section(facts, generation(facts), &routes, gate.as_deref()))
 }
 
-fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
+fn section(facts: &Facts, generation: u64, routes: &[u8], gate: Option<&[u8]>) -> Render {
     let (uid, gid) = facts.who.sidecars;
     Render {
         state: facts.folder.to_owned(),
@@ -88,6 +98,7 @@ fn section(facts: &Facts, generation: u64, routes: &[u8]) -> Render {
         plan: facts.plan.digest.clone(),
         generation,
         routes_sha256: state::sha256_hex(routes),
+        gate_sha256: gate.map(state::sha256_hex),
         services: model::images(facts.slug, facts.plan),
         user: facts.who.user.clone(),
         run_as: format!("{uid}:{gid}"),
@@ -136,6 +147,12 @@ fn agent(facts: &Facts, content: &Content, roots: &str, ca: &str) -> Result<()> 
     match facts.plan.supervised() {
         Some(_) => conf.file(environment::MCP, model::mcp(facts)?, 0o644)?,
         None => state::remove(&conf.path.join(environment::MCP))?,
+    }
+    if facts.plan.git.is_empty() {
+        state::remove(&conf.path.join("gitconfig"))?;
+    } else {
+        let text = forms::gitconfig(&facts.plan.git, facts.net.internal.git_gate)?;
+        conf.file("gitconfig", text, 0o644)?;
     }
     match &facts.plan.prompt {
         Some(prompt) => conf.file("prompt", prompt, 0o644)?,
@@ -212,6 +229,32 @@ fn egress(
         conf.file("mitmproxy-dhparam.pem", include_str!("dhparam.pem"), 0o644)?;
     }
     conf.file("routes.yaml", routes, 0o644)
+}
+
+/// What the git gate sees: what it is told, whom it trusts, and who it is. `bottle-up` adds its keys
+/// at the last moment. Of a plan without remotes nothing of an earlier one stays.
+fn git_gate(facts: &Facts, content: &Content, trusted: &str, gate: Option<&str>) -> Result<()> {
+    let folder = facts.folder.join(GIT_GATE);
+    let Some(gate) = gate else { return state::remove_folder(&folder) };
+    let (uid, gid) = facts.who.sidecars;
+    let owner = content.caller.owner((uid, gid));
+    // Mirrors of another plan are of other remotes, or were another agent's.
+    state::remove_folder(&folder.join("data"))?;
+    for name in ["run", "data"] {
+        Folder::make(folder.join(name), owner)?;
+    }
+    Folder::make(files::folder(facts.folder), owner)?;
+    let conf = Folder::make(folder.join("conf"), owner)?;
+    conf.file("bundle.pem", trusted, 0o644)?;
+    conf.file(gate::FILE, gate, 0o644)?;
+    // ssh wants to know the name of whoever runs it.
+    let passwd = match uid {
+        0 => "root:x:0:0:root:/nonexistent:/bin/false\n".to_owned(),
+        _ => format!(
+            "root:x:0:0:root:/nonexistent:/bin/false\nbottle:x:{uid}:{gid}:bottle:/nonexistent:/bin/false\n"
+        ),
+    };
+    Folder { path: folder, owner: None }.file("passwd", passwd, 0o644)
 }
 
 /// What pipelock sees, which never tells anything but by its log; gives the certificate of its CA,

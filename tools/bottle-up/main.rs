@@ -17,7 +17,7 @@ use bottle::docker::Docker;
 use bottle::owner::Owner;
 use bottle::plan::Plan;
 use bottle::state::State;
-use bottle::{Document, secret, serve, ssh};
+use bottle::{Document, gate, secret, serve, ssh};
 
 use args::Args;
 use job::Job;
@@ -39,6 +39,7 @@ fn up(args: &Args) -> Result<()> {
     serve::check(&plan)?;
     secret::check(&plan)?;
     let keys = ssh::read(&plan)?;
+    gate::files::check(&plan)?;
     if args.check {
         return doc.to_stdout();
     }

@@ -10,10 +10,10 @@ use anyhow::Result;
 use bottle::docker::{Docker, PATIENCE, complaint};
 use bottle::error::visible;
 use bottle::policy::Loaded;
-use bottle::render::{AGENT, PIPELOCK, SSH_AGENT, container};
+use bottle::render::{AGENT, GIT_GATE, PIPELOCK, SSH_AGENT, container};
 use bottle::run::say;
 use bottle::state::sha256_hex;
-use bottle::{Blame, report, world};
+use bottle::{Blame, gate, report, world};
 
 use crate::TOOL;
 use crate::job::Job;
@@ -128,6 +128,14 @@ pub(crate) fn is_ready(docker: &Docker, job: &Job, service: &str) -> Result<bool
     }
 }
 
+/// Lets the git gate try what it needs, and ask itself something.
+pub(crate) fn attempt(docker: &Docker, job: &Job) -> Result<()> {
+    let name = container(&job.render.compose_project, GIT_GATE);
+    let address = format!("{}:{}", job.net.internal.git_gate, gate::PORT);
+    let asked = docker.start(&["exec", &name, "bottle-git-gate", "try", &address])?;
+    asked.text(PATIENCE).map(drop).world(format!("try sidecar '{GIT_GATE}'"))
+}
+
 /// How a container ended, with its last words; `None` while it runs.
 fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
     let name = container(&job.render.compose_project, service);
@@ -145,7 +153,11 @@ fn ended(docker: &Docker, job: &Job, service: &str) -> Result<Option<String>> {
 /// The generation that a sidecar serves, if it is the policy that was rendered.
 fn serves(job: &Job, service: &str) -> Result<Option<u64>> {
     let loaded = loaded(job, service)?;
-    let same = loaded.filter(|loaded| loaded.sha256 == job.render.routes_sha256);
+    let wanted = match service {
+        GIT_GATE => job.render.gate_sha256.as_ref(),
+        _ => Some(&job.render.routes_sha256),
+    };
+    let same = loaded.filter(|loaded| Some(&loaded.sha256) == wanted);
     Ok(same.map(|loaded| loaded.generation))
 }
 

@@ -9,13 +9,13 @@ use bottle::docker::{Compose, Docker, PATIENCE};
 use bottle::owner::Owner;
 use bottle::plan::Selftest;
 use bottle::record::{Phase, Record, now};
-use bottle::render::{AGENT, EGRESS, PIPELOCK, SSH_AGENT};
+use bottle::render::{AGENT, EGRESS, GIT_GATE, PIPELOCK, SSH_AGENT};
 use bottle::run::{progress, say};
 use bottle::spawn::Group;
 use bottle::ssh::{self, Key};
 use bottle::state;
 use bottle::up::Up;
-use bottle::{Blame, caller, image, no, secret, strict, world};
+use bottle::{Blame, caller, gate, image, no, secret, strict, world};
 
 use crate::job::Job;
 use crate::selftest::{Probe, Tested};
@@ -103,6 +103,9 @@ impl Start<'_> {
         if sidecars.contains(&SSH_AGENT) {
             self.give_keys()?;
         }
+        if sidecars.contains(&GIT_GATE) {
+            gate::files::write(&job.render.state, &job.plan)?;
+        }
         let ours = |c: &&Container| c.plan == job.plan.digest;
         for service in sidecars {
             // What a container that is gone said of itself must not count for the next one.
@@ -163,6 +166,12 @@ impl Start<'_> {
                     // They are in its memory, where nobody reads them any more.
                     ssh::forget(&self.job.render.state)?;
                 }
+                GIT_GATE => {
+                    ready::wait(&self.docker, self.job, GIT_GATE, self.limit)?;
+                    if self.only.is_some() {
+                        ready::attempt(&self.docker, self.job)?;
+                    }
+                }
                 ours => generation = ready::wait(&self.docker, self.job, ours, self.limit)?,
             }
         }
@@ -221,6 +230,9 @@ impl Start<'_> {
                 secret::forget(&self.job.render.state)?;
             }
             ssh::forget(&self.job.render.state)?;
+            if self.only.is_none_or(|only| only == GIT_GATE) {
+                gate::files::forget(&self.job.render.state)?;
+            }
             state::remove(&self.file())?;
             let mut record = self.job.record()?;
             record.phase = Phase::Starting;

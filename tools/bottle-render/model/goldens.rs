@@ -11,7 +11,7 @@ use bottle::strict;
 use serde::Deserialize;
 use snapbox::{Data, assert_data_eq};
 
-use super::{Facts, compose, pipelock_file, routes};
+use super::{Facts, compose, gate_file, pipelock_file, routes};
 use crate::mounts;
 use crate::who::{self, Caller, Holder, Ids};
 
@@ -71,6 +71,9 @@ fn every_golden_is_what_is_rendered() {
         assert_data_eq!(file, golden(&path, "yml"));
         let file = routes(&facts, 1).unwrap().to_yaml().unwrap();
         assert_data_eq!(file, golden(&path, "routes"));
+        if let Some(file) = gate_file(&facts, 1).unwrap() {
+            assert_data_eq!(file, golden(&path, "gate"));
+        }
         if let Some(file) = pipelock_file(&facts).unwrap() {
             assert_data_eq!(file, golden(&path, "pipelock"));
         }
