@@ -44,7 +44,10 @@ debug:
 demo: all ## run the main job: a bottle, the probe in it, nothing left
 	scripts/demo
 
-test: unit integration ## run all tests
+# What cannot be made here is skipped aloud by its tests.
+test: unit ## run all tests
+	-$(MAKE) engines
+	$(MAKE) integration twin
 
 unit: debug ## run the tests that need no engine
 	$(CARGO) test --workspace --lib --bins --test unit --test serve
@@ -52,7 +55,7 @@ unit: debug ## run the tests that need no engine
 integration: debug images ## run the tests that need an engine; they skip aloud without one
 	$(CARGO) test --workspace --test integration -- --test-threads=2
 
-twin: debug engines ## run the table of requests on mitmproxy
+twin: debug ## run the table of requests on both engines, and on mitmproxy what else holds there
 	tests/twin
 
 bench: all images ## measure, into target/bench/

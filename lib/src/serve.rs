@@ -2,7 +2,6 @@
 
 use crate::error::caller;
 use crate::plan::{Engine, Plan};
-use crate::policy::Dlp;
 use anyhow::Result;
 
 /// Refuses a plan that asks for what no sidecar serves yet, naming all of it.
@@ -15,15 +14,8 @@ pub fn check(plan: &Plan) -> Result<()> {
             "egress.engine: mitmproxy with egress.routes: passthrough",
             mitmproxy && rules.iter().any(|rule| rule.passthrough),
         ),
-        (
-            "egress.engine: mitmproxy with egress.routes: dlp (other than off)",
-            mitmproxy && rules.iter().any(|rule| rule.dlp != Dlp::Off),
-        ),
-        (
-            "egress.engine: mitmproxy with egress.routes: inject.mask",
-            mitmproxy && rules.iter().filter_map(|rule| rule.inject.as_ref()).any(|add| add.mask),
-        ),
         ("egress.engine: mitmproxy with supervise", mitmproxy && plan.supervised().is_some()),
+        ("egress.engine: mitmproxy with git", mitmproxy && !plan.git.is_empty()),
         ("egress.engine: mitmproxy with ssh", mitmproxy && !plan.ssh.is_empty()),
     ];
     let asked: Vec<&str> = asked.iter().filter(|(_, asks)| *asks).map(|(name, _)| *name).collect();

@@ -151,8 +151,7 @@ fn verdict(run: &Run) -> Verdict {
 }
 
 fn manifest(pool: &str, engine: &str) -> Manifest {
-    let dlp = if engine == "mitmproxy" { "off" } else { "block" };
-    let route = json!({ "methods": ["GET"], "paths": ["/", "/echo"], "dlp": dlp });
+    let route = json!({ "methods": ["GET"], "paths": ["/", "/echo"] });
     Manifest::new()
         .image(&image("probe"))
         .route(Origin::route(pool, &route))

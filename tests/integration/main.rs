@@ -19,6 +19,7 @@ mod examples;
 mod gate;
 mod hand;
 mod image;
+mod mitmproxy;
 mod net;
 mod origin;
 mod orphans;

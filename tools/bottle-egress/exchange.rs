@@ -44,6 +44,11 @@ impl Upward {
             }
         }
     }
+
+    /// Gives what was found.
+    pub(crate) fn found(&self) -> Vec<String> {
+        std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// An exchange under way.
@@ -141,8 +146,7 @@ impl Drop for Exchange {
         (line.address, line.status) = (self.address, self.status);
         line.found = std::mem::take(&mut self.found);
         if let Some(upward) = &self.upward {
-            let mut found = upward.found.lock().unwrap_or_else(PoisonError::into_inner);
-            line.found.append(&mut found);
+            line.found.append(&mut upward.found());
         }
         let sent = self.upward.as_ref().map(|upward| upward.bytes.load(Ordering::Relaxed));
         line.sent = sent.unwrap_or_default();

@@ -179,7 +179,7 @@ fn upload(exchange: &mut Exchange, parts: &mut Parts, body: Incoming) -> Upload 
         return Upload::Empty;
     }
     let upward = exchange.upward.insert(Arc::default()).clone();
-    let scan = leaks::body(exchange, parts, &upward);
+    let scan = exchange.lens.as_ref().map(|lens| leaks::body(lens, parts, &upward));
     let wait = headers::waits(&parts.headers).then(|| upward.gate.shut());
     let ends = match exchange.decision {
         Decision::Allow { rule } => exchange.force.ends(rule).map(Box::new),

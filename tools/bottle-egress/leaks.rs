@@ -25,10 +25,10 @@ use crate::websocket::Messages;
 pub(crate) const HOLD: Duration = Duration::from_millis(250);
 
 /// What is told in place of a path in which something was found.
-const WITHHELD: &str = "/withheld";
+pub(crate) const WITHHELD: &str = "/withheld";
 
 /// What is looked at on the rule's route; `None` where nothing is.
-fn lens(force: &Force, rule: usize, target: &Target) -> Option<(Dlp, Lens)> {
+pub(crate) fn lens(force: &Force, rule: usize, target: &Target) -> Option<(Dlp, Lens)> {
     let rule = force.policy.routes().routes.get(rule)?;
     if rule.dlp == Dlp::Off {
         return None;
@@ -40,26 +40,52 @@ fn lens(force: &Force, rule: usize, target: &Target) -> Option<(Dlp, Lens)> {
     Some((rule.dlp, Lens::new(force.engine.clone(), rule.dlp_exempt.clone(), host)))
 }
 
+/// What was found in the head of a request.
+pub(crate) struct Looked {
+    pub(crate) found: Vec<Finding>,
+    /// Whether the path itself must not be told.
+    pub(crate) withheld: bool,
+    mode: Dlp,
+}
+
+impl Looked {
+    /// Refuses what was found, where the rule wants that.
+    pub(crate) fn verdict(&self) -> Result<(), Refusal> {
+        verdict(self.mode, &self.found)
+    }
+}
+
 /// Looks at a request's host, URL and headers, as the client sent them.
 pub(crate) fn head(exchange: &mut Exchange, rule: usize, parts: &Parts) -> Result<(), Refusal> {
     exchange.lens = lens(&exchange.force, rule, &exchange.target);
-    let Some((mode, lens)) = exchange.lens.clone() else { return Ok(()) };
-    let mut found = match &exchange.target.host {
-        Host::Name(name) => dlp::host(&lens, name),
+    let Some(lens) = &exchange.lens else { return Ok(()) };
+    let looked = look(lens, &exchange.target, exchange.uri.path(), parts);
+    exchange.found.extend(looked.found.iter().map(ToString::to_string));
+    if looked.withheld {
+        exchange.uri = Uri::from_static(WITHHELD);
+    }
+    looked.verdict()
+}
+
+/// The same, where the request has no exchange; `path` is what is written down of it.
+pub(crate) fn look(
+    (mode, lens): &(Dlp, Lens),
+    target: &Target,
+    path: &str,
+    parts: &Parts,
+) -> Looked {
+    let mut found = match &target.host {
+        Host::Name(name) => dlp::host(lens, name),
         Host::Address(_) => Vec::new(),
     };
     if let Some(uri) = parts.uri.path_and_query() {
-        found.extend(dlp::url(&lens, uri.as_str()));
+        found.extend(dlp::url(lens, uri.as_str()));
     }
-    found.extend(fields(&lens, &parts.headers));
-    exchange.found.extend(found.iter().map(ToString::to_string));
+    found.extend(fields(lens, &parts.headers));
     // What is written down and told of the request names its path.
-    if found.iter().any(|finding| finding.place == Place::Url)
-        && !dlp::url(&lens, exchange.uri.path()).is_empty()
-    {
-        exchange.uri = Uri::from_static(WITHHELD);
-    }
-    verdict(mode, &found)
+    let withheld =
+        found.iter().any(|finding| finding.place == Place::Url) && !dlp::url(lens, path).is_empty();
+    Looked { found, withheld, mode: *mode }
 }
 
 /// Looks at headers or trailers.
@@ -92,20 +118,12 @@ pub(crate) fn verdict(mode: Dlp, found: &[Finding]) -> Result<(), Refusal> {
     })
 }
 
-/// The scan of a request's body, where its rule wants one.
-pub(crate) fn body(exchange: &Exchange, parts: &Parts, upward: &Arc<Upward>) -> Option<Box<Scan>> {
-    let (mode, lens) = exchange.lens.as_ref()?;
+/// The scan of a request's body.
+pub(crate) fn body((mode, lens): &(Dlp, Lens), parts: &Parts, upward: &Arc<Upward>) -> Box<Scan> {
     let scanner = Scanner::new(lens, Place::Body, Coding::of(&parts.headers));
     let upward = upward.clone();
     let lens = lens.clone();
-    Some(Box::new(Scan {
-        lens,
-        scanner,
-        mode: *mode,
-        held: BytesMut::new(),
-        release: None,
-        upward,
-    }))
+    Box::new(Scan { lens, scanner, mode: *mode, held: BytesMut::new(), release: None, upward })
 }
 
 /// The scan of what a client says in a WebSocket, where the rule wants one.
@@ -132,11 +150,28 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    /// Looks at the next bytes and says how many of the last ones have to wait; after an error all do.
+    pub(crate) fn look(&mut self, data: &[u8]) -> Result<usize, Refusal> {
+        self.scanner.feed(data);
+        self.judge()?;
+        Ok(if self.mode == Dlp::Block { self.scanner.held() } else { 0 })
+    }
+
+    /// Looks at what has waited until the end.
+    pub(crate) fn close(&mut self) -> Result<(), Refusal> {
+        self.scanner.end();
+        self.judge()
+    }
+
+    /// Looks at what has waited for too long as if nothing more came.
+    pub(crate) fn settle(&mut self) -> Result<(), Refusal> {
+        self.scanner.settle();
+        self.judge()
+    }
+
     /// Takes the next bytes and gives those that may leave; after an error none do.
     pub(crate) fn pass(&mut self, data: Bytes) -> Result<Bytes, Refusal> {
-        self.scanner.feed(&data);
-        self.judge()?;
-        let wait = if self.mode == Dlp::Block { self.scanner.held() } else { 0 };
+        let wait = self.look(&data)?;
         self.release = None;
         if wait == 0 && self.held.is_empty() {
             return Ok(data);
@@ -155,8 +190,7 @@ impl Scan {
 
     /// Gives what was held until the end, if the end shows nothing.
     pub(crate) fn end(&mut self) -> Result<Bytes, Refusal> {
-        self.scanner.end();
-        self.judge()?;
+        self.close()?;
         Ok(self.held.split().freeze())
     }
 
@@ -170,8 +204,7 @@ impl Scan {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
                 self.release = None;
-                self.scanner.settle();
-                Poll::Ready(self.judge().map(|()| self.held.split().freeze()))
+                Poll::Ready(self.settle().map(|()| self.held.split().freeze()))
             }
         }
     }

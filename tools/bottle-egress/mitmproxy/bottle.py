@@ -6,6 +6,7 @@ a refusal: mitmproxy itself would log an addon's error and forward the request.
 """
 
 import asyncio
+import dataclasses
 import functools
 import json
 import os
@@ -15,8 +16,8 @@ import sys
 
 import h11
 from mitmproxy import ctx, http, version
-from mitmproxy.proxy import events
-from mitmproxy.proxy.layers.http import HttpStream, _http1
+from mitmproxy.proxy import commands, events, server
+from mitmproxy.proxy.layers.http import HttpStream, SendHttp, _events, _http1
 
 # What is reached into below is that of this version.
 VERSION = "11.0.2"
@@ -25,6 +26,9 @@ JUDGE = os.environ.get("BOTTLE_JUDGE", "/opt/bottle/bottle-egress")
 
 # How long a verdict may take: a name has 16 s to be resolved.
 PATIENCE = 30
+
+# How long bytes of a body wait that may be the beginning of what must not leave, as leaks.rs has it.
+HOLD = 0.25
 
 # What the safety of this addon rests on; not for the command line to choose.
 OPTIONS = {
@@ -273,6 +277,32 @@ def in_chunks(read):
     return patched
 
 
+class Untrailed:
+    """Reads a server's body in chunks without its trailers, at which mitmproxy gives up."""
+
+    def __init__(self, reader):
+        self.reader = reader
+
+    def __call__(self, buf):
+        event = self.reader(buf)
+        return h11.EndOfMessage() if isinstance(event, h11.EndOfMessage) else event
+
+    def read_eof(self):
+        return self.reader.read_eof()
+
+
+def untrailed(read):
+    """Reads a server's body in chunks by that."""
+
+    @functools.wraps(read)
+    def patched(self, event):
+        if isinstance(self.body_reader, _http1.ChunkedReader):
+            self.body_reader = Untrailed(self.body_reader)
+        yield from read(self, event)
+
+    return patched
+
+
 # Places where mitmproxy has no hook.
 
 
@@ -319,11 +349,174 @@ def refused_at_once(start):
     return patched
 
 
+class Body:
+    """A body that is asked about, part by part."""
+
+    def __init__(self, number):
+        # Of the verdict that allowed its request.
+        self.number = number
+        # The part that is asked about, whether it is the last, and whether it is what has waited.
+        self.data, self.end, self.long = b"", False, False
+        # The trailers that are, in its place.
+        self.trailers = None
+        # What may be sent on, where that is known; else the answer to give instead.
+        self.passed, self.refusal = None, None
+        # What waits for more, and until when.
+        self.held, self.wakeup = b"", None
+        # What takes the place of all of it.
+        self.instead = None
+
+
+@dataclasses.dataclass
+class BottleBodyHook(commands.StartHook):
+    """A part of a request waits for its verdict."""
+
+    body: Body
+
+
+@dataclasses.dataclass
+class BottleBackHook(commands.StartHook):
+    """A part of an answer waits to be masked."""
+
+    body: Body
+
+
+@dataclasses.dataclass
+class BottleTrailersHook(commands.StartHook):
+    """Trailers of an answer wait to be masked."""
+
+    body: Body
+
+
+def asked_about(stream):
+    """Sends on what verdicts let go of a request's body."""
+
+    @functools.wraps(stream)
+    def patched(self, event):
+        body = self.flow.metadata.get("bottle_body")
+        if body is None:
+            yield from stream(self, event)
+            return
+        if isinstance(event, _events.RequestTrailers):
+            body.trailers = event.trailers
+            if (yield from passed_on(self, body)):
+                yield from stream(self, event)
+            return
+        body.end = not isinstance(event, _events.RequestData)
+        body.data, body.long = b"" if body.end else event.data, False
+        count(self.flow, "bottle_sent", body.data)
+        if (yield from passed_on(self, body)):
+            if body.end:
+                yield from stream(self, event)
+            elif body.held:
+                body.wakeup = commands.RequestWakeup(HOLD)
+                yield body.wakeup
+
+    return patched
+
+
+def let_go(handle):
+    """Sends on what has waited for long enough."""
+
+    @functools.wraps(handle)
+    def patched(self, event):
+        if not isinstance(event, events.Wakeup):
+            yield from handle(self, event)
+            return
+        body = self.flow.metadata.get("bottle_body")
+        if body and body.wakeup is event.command and self.client_state == self.state_stream_request_body:
+            body.data, body.end, body.long = b"", False, True
+            yield from passed_on(self, body)
+
+    return patched
+
+
+def passed_on(self, body):
+    """Sends on what the verdict lets go; whether there is more to come."""
+    body.passed = body.wakeup = None
+    yield BottleBodyHook(body)
+    if body.passed is None:
+        yield from broken_off(self, body)
+        return False
+    if body.passed:
+        data = _events.RequestData(self.stream_id, body.passed)
+        yield SendHttp(data, self.context.server)
+    return True
+
+
+def broken_off(self, body):
+    """Ends a request of which the rest must not leave."""
+    why = _events.RequestProtocolError(self.stream_id, "the rest must not leave")
+    yield SendHttp(why, self.context.server)
+    if self.flow.response is None and body.refusal:
+        refuse(self.flow, *body.refusal)
+        self.client_state = self.state_done
+        yield from self.send_response()
+    else:
+        self.flow.kill()
+        yield from self.check_killed(True)
+
+
+def masked(stream):
+    """Sends back what is left of an answer when a credential in it is masked."""
+
+    @functools.wraps(stream)
+    def patched(self, event):
+        body = self.flow.metadata.get("bottle_back")
+        if body is None:
+            yield from stream(self, event)
+            return
+        body.passed = None
+        body.end = isinstance(event, _events.ResponseEndOfMessage)
+        if isinstance(event, _events.ResponseData):
+            count(self.flow, "bottle_received", event.data)
+        if body.instead is not None:
+            body.passed = body.instead if body.end else b""
+        elif isinstance(event, _events.ResponseTrailers):
+            body.data = event.trailers
+            yield BottleTrailersHook(body)
+        else:
+            body.data = b"" if body.end else event.data
+            yield BottleBackHook(body)
+        if body.passed is None:
+            yield commands.CloseConnection(self.context.server)
+            self.flow.kill()
+            yield from self.check_killed(True)
+        elif isinstance(event, _events.ResponseTrailers):
+            if body.instead is None:
+                yield from stream(self, event)
+        else:
+            if body.passed:
+                data = _events.ResponseData(self.stream_id, body.passed)
+                yield SendHttp(data, self.context.client)
+            if body.end:
+                yield from stream(self, event)
+
+    return patched
+
+
+def in_step(drain):
+    """Reads on when what was read is decided, for what waits would wait in memory."""
+
+    @functools.wraps(drain)
+    async def patched(self):
+        while self.hook_tasks:
+            await asyncio.wait(set(self.hook_tasks))
+        await drain(self)
+
+    return patched
+
+
 _http1.Http1Server.read_headers = looked_at(_http1.Http1Server.read_headers)
 _http1.Http1Server.read_body = in_chunks(_http1.Http1Server.read_body)
+_http1.Http1Client.read_body = untrailed(_http1.Http1Client.read_body)
 _http1.Http1Client.send = framed(_http1.Http1Client.send)
 HttpStream.state_wait_for_request_headers = remembered(HttpStream.state_wait_for_request_headers)
 HttpStream.start_request_stream = refused_at_once(HttpStream.start_request_stream)
+HttpStream.state_stream_request_body = asked_about(HttpStream.state_stream_request_body)
+HttpStream.state_stream_response_body = masked(HttpStream.state_stream_response_body)
+HttpStream._handle_event = let_go(HttpStream._handle_event)
+server.ConnectionHandler.drain_writers = in_step(server.ConnectionHandler.drain_writers)
 
 
 class Judge:
@@ -354,6 +547,8 @@ class Judge:
         try:
             while line := await child.stdout.readline():
                 verdict = json.loads(line)
+                if size := verdict.get("size"):
+                    verdict["data"] = await child.stdout.readexactly(size)
                 future = self.waiting.get(verdict["id"])
                 if future and not future.done():
                     future.set_result(verdict)
@@ -381,23 +576,30 @@ class Judge:
         except Exception as error:
             say(f"start the judge: {error}")
 
-    def tell(self, message):
+    def tell(self, message, data=b""):
         if self.child is None:
             raise ConnectionError("there is no judge")
-        self.child.stdin.write(json.dumps(message).encode() + b"\n")
+        self.child.stdin.write(json.dumps(message).encode() + b"\n" + data)
 
-    async def answer(self, number, question):
+    async def answer(self, number, question, data=b""):
         future = asyncio.get_running_loop().create_future()
         self.waiting[number] = future
         try:
-            self.tell(question)
+            self.tell(question, data)
             return await asyncio.wait_for(future, PATIENCE)
         finally:
             del self.waiting[number]
 
-    async def ask(self, question):
+    async def ask(self, question, data=b""):
         self.last += 1
-        return await self.answer(self.last, {**question, "id": self.last})
+        return await self.answer(self.last, {**question, "id": self.last}, data)
+
+    async def ask_about(self, kind, body):
+        """The verdict on a part of a body."""
+        question = {"ask": kind, "of": body.number, "size": len(body.data), "end": body.end}
+        if kind == "body":
+            question["long"] = body.long
+        return await self.ask(question, body.data)
 
     def hang_up(self):
         if self.child is not None:
@@ -437,6 +639,28 @@ def refuse(flow, status, headers, body):
     flow.response = http.Response.make(status, body, headers)
 
 
+# The answer where there is no verdict.
+UNJUDGED = (
+    503,
+    {"content-type": "text/plain; charset=utf-8", "x-bottle-error": "judge"},
+    "bottle-egress cannot judge this request now, so it is refused\n",
+)
+
+
+def refusal(verdict):
+    """The answer that a verdict gives in place of the server's, where it does."""
+    if no := verdict.get("refuse"):
+        return no["status"], dict(no["headers"]), no["body"]
+    return None
+
+
+def change(headers, changes):
+    for name in changes["remove"]:
+        headers.pop(name, None)
+    added = tuple((name.encode(), value.encode("latin-1")) for name, value in changes["set"])
+    headers.fields = added + headers.fields
+
+
 def closed(hook):
     """A hook of a flow that fails closed."""
 
@@ -450,9 +674,10 @@ def closed(hook):
         except BaseException as error:
             try:
                 say(f"{hook.__name__}: {type(error).__name__}: {error}: the request is refused")
-                text = "bottle-egress cannot judge this request now, so it is refused\n"
-                headers = {"content-type": "text/plain; charset=utf-8", "x-bottle-error": "judge"}
-                refuse(flow, 503, headers, text)
+                if flow.response:
+                    flow.kill()
+                else:
+                    refuse(flow, *UNJUDGED)
             except BaseException:
                 flow.kill()
 
@@ -524,8 +749,8 @@ class Bottle:
                 "headers": lines(flow.request.headers),
             }
         )
-        if no := verdict.get("refuse"):
-            return refuse(flow, no["status"], dict(no["headers"]), no["body"])
+        if no := refusal(verdict):
+            return refuse(flow, *no)
         tunnel = verdict["tunnel"]
         client.unused = verdict["id"]
         client.tunnel = (tunnel["host"].strip("[]"), tunnel["port"])
@@ -557,35 +782,72 @@ class Bottle:
             names = ("client", "tunnel")
             question = {name: question[name] for name in names if name in question}
             verdict = await self.judge.ask({**question, "ask": "malformed", "why": fault})
-            no = verdict["refuse"]
-            return refuse(flow, no["status"], dict(no["headers"]), no["body"])
+            return refuse(flow, *refusal(verdict))
         # A connection that another request of this client opened meanwhile has to be allowed too.
         place, dialled = None, []
         for _ in range(4):
             verdict = await self.judge.ask({**question, "dialled": dialled})
-            if no := verdict.get("refuse"):
-                return refuse(flow, no["status"], dict(no["headers"]), no["body"])
+            if no := refusal(verdict):
+                return refuse(flow, *no)
             allow = verdict["allow"]
             place = (allow["host"].strip("[]"), allow["port"])
             now = client.allowed.setdefault(place, allow["addresses"])
+            if before := flow.metadata.get("bottle"):
+                self.judge.tell({"ask": "used", "of": before})
             flow.metadata["bottle"] = verdict["id"]
             if now == allow["addresses"]:
                 break
             dialled = now
         else:
             raise RuntimeError("the addresses change too fast")
-        for name in allow["remove"]:
-            request.headers.pop(name, None)
+        change(request.headers, allow["headers"])
         request.data.host, request.data.port = place
         request.data.path = allow["path"].encode()
-        added = tuple((name.encode(), value.encode("latin-1")) for name, value in allow["set"])
-        request.headers.fields = added + request.headers.fields
         request.data.authority = b""
         if request.is_http2:
             request.data.authority = request.headers.pop("host").encode()
         elif "content-length" not in request.headers and "transfer-encoding" not in request.headers:
             request.headers.pop("expect", None)
         request.stream = counted(flow, "bottle_sent")
+        if allow["scan"]:
+            flow.metadata["bottle_body"] = Body(verdict["id"])
+            request.stream = True
+        if allow["mask"]:
+            flow.metadata["bottle_back"] = Body(verdict["id"])
+
+    async def bottle_body(self, body):
+        try:
+            if body.trailers is not None:
+                question = {"ask": "trailers", "of": body.number, "headers": lines(body.trailers)}
+                body.trailers, body.refusal = None, refusal(await self.judge.ask(question))
+                body.passed = None if body.refusal else b""
+                return
+            verdict = await self.judge.ask_about("body", body)
+            if no := refusal(verdict):
+                body.refusal = no
+                return
+            data = body.held + body.data
+            sent = max(len(data) - verdict["hold"], 0)
+            body.held, body.passed = data[sent:], data[:sent]
+        except Exception as error:
+            say(f"a body: {type(error).__name__}: {error}: the request is refused")
+            body.refusal = UNJUDGED
+
+    async def bottle_back(self, body):
+        try:
+            verdict = await self.judge.ask_about("back", body)
+            body.passed = verdict.get("data", b"") if "size" in verdict else None
+        except Exception as error:
+            say(f"an answer: {type(error).__name__}: {error}: it is broken off")
+
+    async def bottle_trailers(self, body):
+        try:
+            question = {"ask": "answer", "of": body.number, "headers": lines(body.data)}
+            verdict = await self.judge.ask(question)
+            change(body.data, verdict["answer"])
+            body.passed = True
+        except Exception as error:
+            say(f"trailers: {type(error).__name__}: {error}: the answer is broken off")
 
     @closed
     async def request(self, flow):
@@ -602,6 +864,16 @@ class Bottle:
             named = [name.strip().lower() for value in named for name in value.split(",")]
             for name in {*named, *HOP, "connection"} - {"transfer-encoding", "content-length"}:
                 response.headers.pop(name, None)
+        if body := flow.metadata.get("bottle_back"):
+            question = {"ask": "answer", "of": body.number, "headers": lines(response.headers)}
+            verdict = await self.judge.ask(question)
+            response.stream = True
+            if no := refusal(verdict):
+                status, headers, text = no
+                flow.response = http.Response.make(status, text, headers)
+                flow.response.stream, body.instead = True, text.encode()
+            else:
+                change(response.headers, verdict["answer"])
 
     def end(self, flow):
         if number := flow.metadata.pop("bottle", None):
@@ -609,6 +881,9 @@ class Bottle:
             self.judge.tell(ended(number, status, flow.metadata))
 
     async def response(self, flow):
+        body = flow.metadata.get("bottle_back")
+        if body and body.instead is not None:
+            flow.response.data.content = body.instead
         self.end(flow)
 
     async def error(self, flow):
@@ -663,14 +938,18 @@ def ended(number, status, counts):
     return {"ask": "end", "of": number, "status": status, "sent": sent, "received": received}
 
 
+def count(flow, name, data):
+    flow.metadata[name] = flow.metadata.get(name, 0) + len(data)
+
+
 def counted(flow, name):
     """A stream that passes all and counts it."""
 
-    def count(data):
-        flow.metadata[name] = flow.metadata.get(name, 0) + len(data)
+    def passed(data):
+        count(flow, name, data)
         return data
 
-    return count
+    return passed
 
 
 def bracketed(host):

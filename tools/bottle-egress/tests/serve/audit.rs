@@ -30,7 +30,9 @@ impl Disk {
     /// A bottle that reports on it.
     fn bottle(&self, rules: &str, audit: &str) -> Bottle {
         let bottle = Bottle::prepared(rules, |egress| {
-            let run = egress.get_args().last().unwrap().to_owned();
+            let run =
+                egress.get_args().filter_map(|arg| arg.to_str()).find(|arg| arg.ends_with("/run"));
+            let run = run.unwrap().trim_start_matches("bottle_run=").to_owned();
             std::fs::remove_dir(&run).unwrap();
             std::os::unix::fs::symlink(&self.0, &run).unwrap();
             egress

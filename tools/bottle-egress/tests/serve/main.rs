@@ -20,6 +20,7 @@ mod dlp;
 mod dlp_http2;
 mod grants;
 mod http2;
+mod mitmproxy;
 mod names;
 mod origin;
 mod parent;

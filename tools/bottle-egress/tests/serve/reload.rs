@@ -114,7 +114,8 @@ fn without_an_inotify_instance_the_folder_is_polled() {
             .arg("echo 0 > /proc/sys/user/max_inotify_instances && exec \"$@\"")
             .arg("sh")
             .arg(egress.get_program())
-            .args(egress.get_args());
+            .args(egress.get_args())
+            .envs(egress.get_envs().filter_map(|(name, value)| Some((name, value?))));
         wrapped
     });
     bottle.replace("routes.yaml", &bottle.rules(2, RULES));

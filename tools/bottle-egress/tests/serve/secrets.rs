@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bottle::credentials::Standing;
 
 use crate::origin::{Exchange, Origin, Seen};
-use crate::support::{Bottle, have, read, run, until};
+use crate::support::{Bottle, have, mitmdump, read, run, until};
 
 const VALUE: &str = "s3cr3t/v4lue";
 
@@ -263,7 +263,10 @@ fn echo_of_a_credential_is_masked_where_the_rule_says_so() {
         body.extend(chunk);
     }
     assert_eq!(String::from_utf8(body).unwrap(), "Bearer ************ s3");
-    assert_eq!(client.line().unwrap(), "x-end: Bearer ************");
+    // mitmproxy passes trailers in HTTP/2 only.
+    if mitmdump().is_none() {
+        assert_eq!(client.line().unwrap(), "x-end: Bearer ************");
+    }
     assert_eq!(client.line().unwrap(), "");
     let seen = origin.take().remove(0);
     assert_eq!((seen.header("accept-encoding"), seen.header("range")), (Some("identity"), None));

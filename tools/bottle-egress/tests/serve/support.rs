@@ -244,7 +244,7 @@ impl Drop for Bottle {
 
 /// The engine under test: `bottle-egress serve`, or mitmproxy with our addon where
 /// `BOTTLE_TEST_MITMDUMP` names its program.
-fn engine(folder: &Path, address: Ipv4Addr) -> Command {
+pub(crate) fn engine(folder: &Path, address: Ipv4Addr) -> Command {
     let [conf, secrets, run] = ["conf", "secrets", "run"].map(|name| folder.join(name));
     let Some(mitmdump) = mitmdump() else {
         let mut egress = Command::new(EGRESS);
@@ -283,9 +283,6 @@ pub(crate) fn mitmdump() -> Option<std::ffi::OsString> {
 
 /// A whole `routes.yaml`.
 pub(crate) fn routes(generation: u64, rules: &str) -> String {
-    // mitmproxy scans nothing, and refuses what is to be scanned.
-    let off = if mitmdump().is_some() { ", dlp: off, kind:" } else { ", kind:" };
-    let rules = rules.replace(", kind:", off);
     format!(
         "version: 1\ngeneration: {generation}\nplan: sha256:00\nbottle: demo\n\
          names: {{agent: 127.0.0.1, egress: 10.201.0.2, git-gate: 127.0.0.2}}\nclosed: [10.201.0.0/16]\n\
