@@ -32,10 +32,15 @@ pub const MAX_ITEMS: usize = 32;
 /// The most proposals that are open at once, whatever the plan says.
 pub const MAX_OPEN: u32 = 256;
 
+/// How many hex digits of a SHA-256 name a proposal: 128 bits, so that finding two of one name is out
+/// of reach.
+const DIGITS: usize = 32;
+
 /// How long a proposal stays open, in seconds.
 pub const LIFE: u64 = 24 * 60 * 60;
 
-/// What a proposal is called: 12 hex digits of a digest of what it says.
+/// What a proposal is called: 32 hex digits of a digest of what it says. Fewer could be made to name
+/// two proposals, a harmless one to be seen and another one to be approved.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Id(String);
@@ -53,10 +58,10 @@ impl FromStr for Id {
 
     fn from_str(text: &str) -> Result<Self> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if text.len() != 12 || !text.bytes().all(hex) {
+        if text.len() != DIGITS || !text.bytes().all(hex) {
             let text: String = visible(text).chars().take(40).collect();
             return Err(caller(format!(
-                "'{text}' is no id of a proposal: write its 12 hex digits, as 'bottle-approve' lists them"
+                "'{text}' is no id of a proposal: write its {DIGITS} hex digits, as 'bottle-approve' lists them"
             )));
         }
         Ok(Self(text.to_owned()))
@@ -200,7 +205,7 @@ impl Proposal {
     fn digest(&self) -> Result<Id> {
         let said = (self.version, self.asked_at, &self.reason, &self.what);
         let text = serde_json::to_string(&said).world("write a proposal")?;
-        Ok(Id(state::sha256_hex(text.as_bytes())[..12].to_owned()))
+        Ok(Id(state::sha256_hex(text.as_bytes())[..DIGITS].to_owned()))
     }
 }
 
@@ -438,17 +443,26 @@ mod tests {
             assert_ne!(other, text, "{from}");
             assert!(Proposal::parse(other.as_bytes(), &asked.id).is_err(), "{from} to {to}");
         }
-        assert!(Proposal::parse(text.as_bytes(), &"0123456789ab".parse().unwrap()).is_err());
+        assert!(
+            Proposal::parse(text.as_bytes(), &"0123456789abcdef0123456789abcdef".parse().unwrap())
+                .is_err()
+        );
     }
 
     #[test]
-    fn ids_are_twelve_hex_digits() {
-        assert!("0123456789ab".parse::<Id>().is_ok());
-        for text in
-            ["", "0123456789AB", "../../../../x", "0123456789a", "0123456789abc", "\u{1b}[2J"]
-        {
+    fn ids_are_thirty_two_hex_digits() {
+        assert!("0123456789abcdef0123456789abcdef".parse::<Id>().is_ok());
+        for text in [
+            "",
+            "0123456789ab",
+            "0123456789ABCDEF0123456789ABCDEF",
+            "../../../../../../../../../../xy",
+            "0123456789abcdef0123456789abcde",
+            "0123456789abcdef0123456789abcdef0",
+            "\u{1b}[2J",
+        ] {
             let error = text.parse::<Id>().unwrap_err().to_string();
-            assert!(error.contains("12 hex digits") && !error.contains('\u{1b}'), "{error}");
+            assert!(error.contains("32 hex digits") && !error.contains('\u{1b}'), "{error}");
         }
     }
 

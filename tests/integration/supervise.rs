@@ -268,7 +268,7 @@ fn nothing_that_an_agent_can_do_approves_anything() {
         "no git gate",
     );
     rejected("propose_ssh_host", json!({ "address": "h", "reason": "x" }), "no further ssh hosts");
-    rejected("proposal_status", json!({ "id": "../../answers/x" }), "12 hex digits");
+    rejected("proposal_status", json!({ "id": "../../answers/x" }), "32 hex digits");
     for tool in ["approve", "bottle-approve", "answer"] {
         let run = ask(&bottle, tool, &json!({ "id": id }));
         assert_ne!(run.status, 0, "{}", run.report());

@@ -264,7 +264,10 @@ mod tests {
         answer(&base, &other, Said::Approved("line".to_owned()));
         assert!(desk.all().is_empty());
         assert_eq!(files(&base), 0);
-        assert_eq!(desk.standing(&"0123456789ab".parse().unwrap()).unwrap(), Standing::Unknown);
+        assert_eq!(
+            desk.standing(&"0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap(),
+            Standing::Unknown
+        );
         std::fs::remove_dir_all(base).unwrap();
     }
 
