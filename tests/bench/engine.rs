@@ -1,6 +1,7 @@
 //! A whole start and stop against the same compose file driven by hand, as a script would that knows
 //! nothing of readiness, leases or records: two `network create`, `compose up -d`; `compose logs`,
-//! `compose down`, two `network rm`. And what the self-test takes, which is not part of a start here.
+//! `compose down`, two `network rm`. With egress alone, and with the git gate, the ssh agent and
+//! supervise. And what the self-test takes, which is not part of a start here.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,19 +17,52 @@ use crate::report::{Aim, Report};
 
 const AGENT: &str = "implementer";
 
-/// Measures `start_vs_raw`, `stop_vs_raw` and `selftest_ms`.
+/// Measures `start_vs_raw`, `stop_vs_raw`, the same with every sidecar, and `selftest_ms`.
 pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
-    let all = ["selftest_ms", "start_vs_raw", "stop_vs_raw"];
+    let all = ["selftest_ms", "start_vs_raw", "stop_vs_raw", "start_all_vs_raw", "stop_all_vs_raw"];
     if let Err(why) = docker(&["version", "--format", "{{.Server.Version}}"]) {
         report.skip(&all, &format!("no engine: {why:#}"));
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
-    let quiet = Side::new(bench, folder.path(), "quiet", "off")?;
-    let tested = Side::new(bench, folder.path(), "tested", "enforce")?;
-    let raw = Raw::new(Side::new(bench, folder.path(), "raw", "off")?)?;
-    let [mut start, mut stop, mut raw_start, mut raw_stop, mut selftest] =
-        [const { Vec::new() }; 5];
+    let bare = json!({});
+    compare(bench, report, ["start_vs_raw", "stop_vs_raw"], &folder.path().join("bare"), &bare)?;
+    let names = ["start_all_vs_raw", "stop_all_vs_raw"];
+    let tag = std::env::var("BOTTLE_IMAGE_TAG");
+    let tag = tag.as_deref().unwrap_or(env!("CARGO_PKG_VERSION"));
+    let missing = ["git-gate", "ssh-agent", "supervise"]
+        .map(|name| format!("bottle-{name}:{tag}"))
+        .into_iter()
+        .find(|image| docker(&["image", "inspect", image]).is_err());
+    if let Some(image) = missing {
+        report.skip(&names, &format!("no image '{image}'"));
+    } else {
+        let place = folder.path().join("all");
+        compare(bench, report, names, &place, &sidecars(&place)?)?;
+    }
+    let tested = Side::new(bench, &folder.path().join("tested"), "enforce", &bare)?;
+    let mut selftest = Vec::new();
+    for _ in 0..bench.rounds(5) {
+        let document = tested.start()?;
+        let took = document.pointer("/up/selftest_ms").and_then(Value::as_f64);
+        selftest.push(took.context("read 'up.selftest_ms'")?);
+        tested.stop()?;
+    }
+    report.plain("selftest_ms", &selftest, "ms", Aim::AtMost(300.0));
+    Ok(())
+}
+
+/// Starts and stops a bottle and the same by hand, in turns.
+fn compare(
+    bench: &Bench,
+    report: &mut Report,
+    [start_name, stop_name]: [&'static str; 2],
+    folder: &Path,
+    more: &Value,
+) -> Result<()> {
+    let quiet = Side::new(bench, &folder.join("quiet"), "off", more)?;
+    let raw = Raw::new(Side::new(bench, &folder.join("raw"), "off", more)?)?;
+    let [mut start, mut stop, mut raw_start, mut raw_stop] = [const { Vec::new() }; 4];
     for round in 0..bench.rounds(9) {
         let mut ours = || -> Result<()> {
             start.push(timed(|| quiet.start())?.0);
@@ -47,17 +81,33 @@ pub(crate) fn measure(bench: &Bench, report: &mut Report) -> Result<()> {
             by_hand()?;
             ours()?;
         }
-        if round < bench.rounds(5) {
-            let document = tested.start()?;
-            let took = document.pointer("/up/selftest_ms").and_then(Value::as_f64);
-            selftest.push(took.context("read 'up.selftest_ms'")?);
-            tested.stop()?;
-        }
     }
-    report.ratio("start_vs_raw", &start, &raw_start, "ms", Aim::AtMost(1.05));
-    report.ratio("stop_vs_raw", &stop, &raw_stop, "ms", Aim::AtMost(1.05));
-    report.plain("selftest_ms", &selftest, "ms", Aim::AtMost(300.0));
+    report.ratio(start_name, &start, &raw_start, "ms", Aim::AtMost(1.05));
+    report.ratio(stop_name, &stop, &raw_stop, "ms", Aim::AtMost(1.05));
     Ok(())
+}
+
+/// What asks for the git gate, the ssh agent and supervise. Nothing is reached by it.
+fn sidecars(folder: &Path) -> Result<Value> {
+    std::fs::create_dir_all(folder)?;
+    let (key, known) = (folder.join("key"), folder.join("known_hosts"));
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key)
+        .stdin(Stdio::null())
+        .status()
+        .context("run 'ssh-keygen'")?;
+    ensure!(made.success(), "ssh-keygen ended with {made}");
+    let public = std::fs::read_to_string(key.with_extension("pub"))?;
+    let host_key = public.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    std::fs::write(&known, format!("192.0.2.1 {host_key}\n"))?;
+    Ok(json!({
+        "supervise": {},
+        "ssh": { "build": { "address": "192.0.2.1", "key": key, "host_key": host_key } },
+        "git": {
+            "origin": { "url": "ssh://git@192.0.2.1/a/b.git", "key": key, "known_hosts": known },
+        },
+    }))
 }
 
 /// Milliseconds that something took, and what it gave.
@@ -75,14 +125,18 @@ struct Side<'a> {
 }
 
 impl<'a> Side<'a> {
-    fn new(bench: &'a Bench, folder: &Path, name: &str, selftest: &str) -> Result<Self> {
-        let folder = folder.join(name);
+    fn new(bench: &'a Bench, folder: &Path, selftest: &str, more: &Value) -> Result<Self> {
+        let folder = folder.to_owned();
         std::fs::create_dir_all(&folder)?;
         let tag = std::env::var("BOTTLE_IMAGE_TAG");
         let image = format!("bottle-probe:{}", tag.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")));
+        let mut bottle = json!({ "image": image, "selftest": selftest });
+        if let (Some(bottle), Some(more)) = (bottle.as_object_mut(), more.as_object()) {
+            bottle.extend(more.clone());
+        }
         let manifest = json!({
             "version": 1,
-            "bottles": { "dev": { "image": image, "selftest": selftest } },
+            "bottles": { "dev": bottle },
             "agents": { AGENT: { "bottle": "dev" } },
         });
         std::fs::write(folder.join("bottle.yaml"), serde_json::to_string_pretty(&manifest)?)?;
