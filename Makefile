@@ -46,7 +46,7 @@ demo: all ## run the main job: a bottle, the probe in it, nothing left
 
 # What cannot be made here is skipped aloud by its tests.
 test: unit ## run all tests
-	-$(MAKE) engines
+	-$(MAKE) debian engines
 	$(MAKE) integration twin
 
 unit: debug ## run the tests that need no engine
