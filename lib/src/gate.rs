@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::error::caller;
+use crate::error::{Blame, caller};
 use crate::plan::GitRemote;
 use crate::policy::Verdict;
 use crate::remote::Remote as Url;
@@ -96,6 +96,9 @@ pub struct Push {
     /// When it ends, in seconds since 1970; the gate itself heeds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<u64>,
+    /// How many pushes that upstream took it is for; the gate itself counts them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u64>,
 }
 
 impl Gate {
@@ -123,6 +126,13 @@ impl Gate {
         Ok(gate)
     }
 
+    /// As it is written.
+    pub fn to_json(&self) -> Result<String> {
+        let mut text = serde_json::to_string_pretty(self).world("write 'gate.json'")?;
+        text.push('\n');
+        Ok(text)
+    }
+
     /// The remote of a name, to the letter.
     #[must_use]
     pub fn remote(&self, name: &str) -> Option<&Remote> {
@@ -134,7 +144,8 @@ impl Remote {
     /// The remote of a plan.
     #[must_use]
     pub fn of(remote: &GitRemote) -> Self {
-        let push = |refs: &String| Push { refs: refs.clone(), grant: None, until: None };
+        let push =
+            |refs: &String| Push { refs: refs.clone(), grant: None, until: None, uses: None };
         Self {
             name: remote.name.clone(),
             url: remote.url.clone(),
@@ -151,13 +162,25 @@ impl Remote {
     /// Refuses what would mean nothing.
     pub fn check(&self) -> Result<()> {
         Url::parse(&self.url)?;
-        self.push.iter().try_for_each(|push| refs::Pattern::parse(&push.refs).map(drop))?;
+        self.push.iter().try_for_each(Push::check)?;
         paths::Allowed::parse(&self.allow_paths).map(drop)
     }
 
     /// The patterns that are in force at a time, in seconds since 1970.
     pub fn open_at(&self, now: u64) -> impl Iterator<Item = &Push> {
         self.push.iter().filter(move |push| push.until.is_none_or(|until| now < until))
+    }
+}
+
+impl Push {
+    fn check(&self) -> Result<()> {
+        if self.uses == Some(0) || (self.uses.is_some() && self.grant.is_none()) {
+            return Err(caller(format!(
+                "push '{}': 'uses' is the number of pushes of a grant, from 1",
+                self.refs
+            )));
+        }
+        refs::Pattern::parse(&self.refs).map(drop)
     }
 }
 
@@ -298,6 +321,10 @@ mod tests {
             (one.replace("\"a\"", "\"../a\""), "its name is none"),
             (one.replace("https:", "file:"), "neither ssh nor https"),
             (one.replace("\"url\"", "\"push\":[{\"refs\":\"refs/*\"}],\"url\""), "refs/*"),
+            (
+                one.replace("\"url\"", "\"push\":[{\"refs\":\"refs/heads/x\",\"uses\":1}],\"url\""),
+                "of a grant",
+            ),
             (one.replace("\"url\"", "\"allow_paths\":[\"/x\"],\"url\""), "allow_paths"),
             (one.replace("\"url\"", "\"pusch\":[],\"url\""), "did you mean 'push'"),
         ] {
@@ -308,7 +335,8 @@ mod tests {
 
     #[test]
     fn grant_ends_by_itself() {
-        let until = |until| Push { refs: "refs/heads/x".to_owned(), grant: None, until };
+        let until =
+            |until| Push { refs: "refs/heads/x".to_owned(), grant: None, until, uses: None };
         let one = format!(r#"{{"name":"a","url":"https://h.example/x",{LIMITS}}}"#);
         let mut remote = gate(&one).unwrap().remotes.remove(0);
         remote.push = vec![until(None), until(Some(100))];

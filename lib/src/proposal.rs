@@ -15,6 +15,7 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Blame, caller, no, visible};
+use crate::gate::{self, refs};
 use crate::policy::{Dlp, Inject, Rule};
 use crate::render::SUPERVISE;
 use crate::scalar::{Host, Method, Net, PathGlob, Port};
@@ -112,6 +113,47 @@ pub enum What {
     Route(Rule),
     /// A rule of egress that adds a secret of the plan.
     SecretUse(Rule),
+    /// Refs that may be pushed.
+    GitRef(GitRef),
+}
+
+/// Refs of a git remote of the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GitRef {
+    /// The name of the remote.
+    pub remote: String,
+    /// A [`refs::Pattern`].
+    pub refs: String,
+}
+
+impl GitRef {
+    /// In one line, as a plan's `push` of a remote.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        visible(&format!("push '{}' to git remote '{}'", self.refs, self.remote))
+    }
+
+    /// The same with one ref of it.
+    pub fn narrow(&self, some: Option<&str>) -> Result<Self> {
+        let Some(some) = some else { return Ok(self.clone()) };
+        let is_part = refs::Pattern::parse(&self.refs)?.covers(some);
+        if some != self.refs && !is_part {
+            return Err(caller(format!(
+                "narrow it: '{}' is no ref of '{}', which was asked for: approve no more than that",
+                visible(some),
+                visible(&self.refs)
+            )));
+        }
+        Ok(Self { refs: some.to_owned(), ..self.clone() })
+    }
+
+    fn check(&self) -> Result<()> {
+        if !gate::is_name(&self.remote) {
+            return Err(caller(format!("remote '{}' is no name of one", visible(&self.remote))));
+        }
+        refs::Pattern::parse(&self.refs).map(drop)
+    }
 }
 
 impl What {
@@ -121,35 +163,26 @@ impl What {
         match self {
             Self::Route(_) => "route",
             Self::SecretUse(_) => "secret use",
+            Self::GitRef(_) => "git ref",
         }
     }
 
-    /// The rule of egress that it is.
-    #[must_use]
-    pub fn rule(&self) -> &Rule {
-        match self {
-            Self::Route(rule) | Self::SecretUse(rule) => rule,
-        }
-    }
-
-    /// The same with another rule.
-    #[must_use]
-    pub fn with_rule(&self, rule: Rule) -> Self {
-        match self {
-            Self::Route(_) => Self::Route(rule),
-            Self::SecretUse(_) => Self::SecretUse(rule),
-        }
-    }
-
-    /// What can be done by it that could not be done before, in one line of a plan's `egress.allow`.
+    /// What can be done by it that could not be done before, in one line: of a rule, that of a plan's
+    /// `egress.allow`.
     #[must_use]
     pub fn to_line(&self) -> String {
-        visible(&self.rule().to_line())
+        match self {
+            Self::Route(rule) | Self::SecretUse(rule) => visible(&rule.to_line()),
+            Self::GitRef(asked) => asked.to_line(),
+        }
     }
 
     /// Refuses what no agent can ask for.
     pub fn check(&self) -> Result<()> {
-        let rule = self.rule();
+        let rule = match self {
+            Self::Route(rule) | Self::SecretUse(rule) => rule,
+            Self::GitRef(asked) => return asked.check(),
+        };
         rule.check()?;
         let counts = [rule.methods.len(), rule.paths.len(), rule.ports.len(), rule.addresses.len()];
         if counts.iter().any(|count| *count > MAX_ITEMS) {
@@ -332,7 +365,7 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Said {
-    /// It is in force: this line of `egress.allow`.
+    /// It is in force, in one line.
     Approved(String),
     /// No, in the operator's words.
     Rejected(String),
@@ -501,6 +534,28 @@ mod tests {
         ] {
             let error = narrow(&asked, host, &[], &words(paths)).unwrap_err();
             assert!(error.to_string().contains("no more than that"), "{error}");
+        }
+    }
+
+    #[test]
+    fn ref_is_narrowed_to_one_of_it_and_no_more() {
+        let of = |remote: &str, refs: &str| GitRef { remote: remote.into(), refs: refs.into() };
+        let asked = of("origin", "refs/heads/fix/*");
+        assert_eq!(asked.narrow(None).unwrap(), asked);
+        assert_eq!(asked.narrow(Some("refs/heads/fix/1")).unwrap().refs, "refs/heads/fix/1");
+        for wider in ["refs/heads/**", "refs/heads/main", "refs/heads/fix/a/b", "refs/heads/fix/a*"]
+        {
+            let told = asked.narrow(Some(wider)).unwrap_err().to_string();
+            assert!(told.contains("approve no more than that"), "{told}");
+        }
+        for (remote, refs) in [
+            ("origin", "refs/*"),
+            ("origin", "main"),
+            ("../x", "refs/heads/x"),
+            ("a b", "refs/heads/x"),
+            ("", "refs/heads/x"),
+        ] {
+            assert!(What::GitRef(of(remote, refs)).check().is_err(), "{remote} {refs}");
         }
     }
 }

@@ -69,7 +69,7 @@ pub enum Kind {
     Expired,
     /// A grant has allowed as many requests as it was for.
     UsedUp,
-    /// The push that a grant was for has been made.
+    /// Upstream has taken as many pushes as a grant was for.
     Pushed,
     /// The operator took a grant back.
     Revoked,

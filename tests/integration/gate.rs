@@ -75,17 +75,17 @@ server.serve_forever()
 const TOKEN: &str = "token-Wq93-value";
 
 /// An upstream, and a bottle whose gate serves `app` of it.
-struct Place {
-    bottle: Bottle,
+pub(crate) struct Place {
+    pub(crate) bottle: Bottle,
     debian: String,
     network: String,
-    address: String,
+    pub(crate) address: String,
     host: String,
 }
 
 impl Place {
     /// An upstream that serves; `None`, aloud, where the engine, Debian or the gate's image is missing.
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         if !images() {
             return None;
         }
@@ -141,7 +141,7 @@ impl Place {
     }
 
     /// The manifest with the remote by ssh.
-    fn by_ssh(&self) -> Value {
+    pub(crate) fn by_ssh(&self) -> Value {
         json!({
             "url": format!("git@{}:/home/git/app.git", self.address),
             "push": ["refs/heads/agent/*"],
@@ -150,12 +150,12 @@ impl Place {
         })
     }
 
-    fn manifest(&self, remote: &Value) -> Manifest {
+    pub(crate) fn manifest(&self, remote: &Value) -> Manifest {
         Manifest::new().image(&self.debian).set("bottles.dev.git.origin", remote.clone())
     }
 
     /// Starts the bottle, and lets egress into the network of the upstream.
-    fn start(&self, manifest: &Manifest) -> Value {
+    pub(crate) fn start(&self, manifest: &Manifest) -> Value {
         self.bottle.file("bottle.yaml", manifest.text());
         let document = self.bottle.start();
         docker(["network", "connect", &self.network, &container(&self.bottle, "egress")]).ok();
@@ -163,20 +163,20 @@ impl Place {
     }
 
     /// Runs a shell in the agent, in a folder of its own home.
-    fn sh(&self, text: &str) -> Run {
+    pub(crate) fn sh(&self, text: &str) -> Run {
         let setup = "cd ~ && export GIT_TERMINAL_PROMPT=0 && git config --global user.name a && git config --global user.email a@example";
         self.bottle.exec(&["sh", "-euc", &format!("{setup}\n{text}")])
     }
 
     #[track_caller]
-    fn says(&self, text: &str, expected: &str) {
+    pub(crate) fn says(&self, text: &str, expected: &str) {
         let run = self.sh(text);
         assert_eq!((run.status, run.stdout.trim()), (0, expected), "{text}: {}", run.report());
     }
 
     /// It fails, and for this reason.
     #[track_caller]
-    fn fails(&self, text: &str, why: &str) {
+    pub(crate) fn fails(&self, text: &str, why: &str) {
         let run = self.sh(text);
         assert_ne!(run.status, 0, "{text}: {}", run.report());
         let said = format!("{}{}", run.stdout, run.stderr);
@@ -184,7 +184,7 @@ impl Place {
     }
 
     /// The refs that a repository of the upstream has.
-    fn refs(&self, name: &str) -> String {
+    pub(crate) fn refs(&self, name: &str) -> String {
         let git = format!("git --git-dir=/home/git/{name}.git for-each-ref --format='%(refname)'");
         docker(["exec", "--user", "git", &self.host, "sh", "-c", &git]).ok()
     }

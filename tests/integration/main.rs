@@ -17,6 +17,7 @@ mod containment;
 mod demo;
 mod examples;
 mod gate;
+mod git_ref;
 mod hand;
 mod image;
 mod mitmproxy;

@@ -82,7 +82,7 @@ fn approve(bottle: &Bottle, args: &[&str]) -> Run {
 }
 
 /// The events of a story, each as `EVENT`, of one proposal.
-fn events(story: &str, id: &str) -> Vec<String> {
+pub(crate) fn events(story: &str, id: &str) -> Vec<String> {
     let lines = story.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     lines
         .filter(|event| event["proposal"] == id)

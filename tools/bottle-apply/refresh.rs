@@ -11,6 +11,7 @@ use bottle::docker::Docker;
 use bottle::error::visible;
 use bottle::live::{self, Live};
 use bottle::plan::{Plan, Secret};
+use bottle::render::EGRESS;
 use bottle::run::say;
 use bottle::spawn::Group;
 use bottle::state::State;
@@ -160,7 +161,7 @@ fn put(
             }
         }
         if Instant::now() > end {
-            return Err(live::silent(live, "uses its new secrets", limit));
+            return Err(live::silent(live, EGRESS, "uses its new secrets", limit));
         }
         std::thread::sleep(TICK);
     }

@@ -26,7 +26,8 @@ pub(crate) struct Args {
     #[arg(long = "for", value_name = "TIME", requires = "id")]
     pub(crate) span: Option<Span>,
 
-    /// Approve it for that many requests; with '--for', until the first of both ends it
+    /// Approve it for that many requests, or pushes that upstream takes; with '--for', until the first
+    /// of both ends it
     #[arg(long, value_name = "N", requires = "id",
           value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) uses: Option<u64>,
@@ -34,6 +35,10 @@ pub(crate) struct Args {
     /// Approve it for as long as the bottle lives
     #[arg(long, requires = "id", conflicts_with_all = ["span", "uses"])]
     pub(crate) forever: bool,
+
+    /// Approve a git ref until upstream has taken a push by it; with '--for', no longer than that
+    #[arg(long, requires = "id", conflicts_with_all = ["uses", "forever"])]
+    pub(crate) until_push: bool,
 
     /// Approve less: for this host, which lies within the one that was asked for
     #[arg(long, value_name = "HOST", requires = "id")]
@@ -47,14 +52,19 @@ pub(crate) struct Args {
     #[arg(long = "path", value_name = "GLOB", requires = "id")]
     pub(crate) paths: Vec<String>,
 
+    /// Approve less: this ref, which is one of those that were asked for
+    #[arg(long = "ref", value_name = "REF", requires = "id",
+          conflicts_with_all = ["host", "methods", "paths"])]
+    pub(crate) refs: Option<String>,
+
     /// Reject it, in words that the agent reads
     #[arg(long, value_name = "WORDS", requires = "id",
-          conflicts_with_all = ["span", "uses", "forever", "host", "methods", "paths"])]
+          conflicts_with_all = ["span", "uses", "forever", "until_push", "host", "methods", "paths", "refs"])]
     pub(crate) reject: Option<String>,
 
     /// Take back what was approved of it
     #[arg(long, requires = "id",
-          conflicts_with_all = ["span", "uses", "forever", "host", "methods", "paths", "reject"])]
+          conflicts_with_all = ["span", "uses", "forever", "until_push", "host", "methods", "paths", "refs", "reject"])]
     pub(crate) revoke: bool,
 
     /// List in a terminal too
@@ -73,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long, requires = "slug", conflicts_with_all = ["id", "watch", "list"])]
     pub(crate) story: bool,
 
-    /// How long egress may take until it says that it serves by a decision
+    /// How long a sidecar may take until it says that it serves by a decision
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) timeout: u64,
 }

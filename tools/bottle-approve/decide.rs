@@ -10,7 +10,7 @@ use bottle::docker::Docker;
 use bottle::grant::{self, Grant, Length};
 use bottle::live::{Live, Next};
 use bottle::policy::End;
-use bottle::proposal::{self, Answer, Id, MAX_WORDS, Proposal, Said, VERSION, narrow};
+use bottle::proposal::{self, Answer, Id, MAX_WORDS, Proposal, Said, VERSION, What, narrow};
 use bottle::record::unix_now;
 use bottle::run::say;
 use bottle::state::{self, Lock, State};
@@ -28,11 +28,32 @@ pub(crate) struct Less<'a> {
     pub(crate) host: Option<&'a str>,
     pub(crate) methods: &'a [String],
     pub(crate) paths: &'a [String],
+    pub(crate) refs: Option<&'a str>,
 }
 
 impl Less<'_> {
     pub(crate) fn is_set(&self) -> bool {
+        self.refs.is_some() || self.is_of_rule()
+    }
+
+    fn is_of_rule(&self) -> bool {
         self.host.is_some() || !self.methods.is_empty() || !self.paths.is_empty()
+    }
+
+    /// That part of what was asked for.
+    fn of(&self, what: &What) -> Result<What> {
+        let rule = |rule| match self.refs {
+            Some(_) => Err(caller("narrow it: '--ref' is for a git ref")),
+            None => narrow(rule, self.host, self.methods, self.paths),
+        };
+        match what {
+            What::Route(it) => rule(it).map(What::Route),
+            What::SecretUse(it) => rule(it).map(What::SecretUse),
+            What::GitRef(_) if self.is_of_rule() => {
+                Err(caller("narrow it: it is a git ref, which '--ref' narrows"))
+            }
+            What::GitRef(it) => it.narrow(self.refs).map(What::GitRef),
+        }
     }
 }
 
@@ -40,7 +61,7 @@ impl Less<'_> {
 pub(crate) struct Desk<'a> {
     pub(crate) state: &'a State,
     pub(crate) slug: &'a Slug,
-    /// How long egress may take.
+    /// How long a sidecar may take.
     pub(crate) limit: Duration,
 }
 
@@ -49,8 +70,7 @@ impl Desk<'_> {
     pub(crate) fn approve(&self, id: &Id, less: &Less, length: Length) -> Result<Grant> {
         let (live, folder, _lock) = self.live()?;
         let proposal = open(&folder, id)?;
-        let rule = narrow(proposal.what.rule(), less.host, less.methods, less.paths)?;
-        let what = proposal.what.with_rule(rule);
+        let what = less.of(&proposal.what)?;
         what.check()?;
         let mut grant = Grant::new(&folder, &proposal, what, length)?;
         let next = live.next(&live.plan, Some(&grant))?;
@@ -124,7 +144,7 @@ impl Desk<'_> {
         }
         let next = live.next(&live.plan, None)?;
         live.take_back(&Docker::find()?, &next, self.limit).map(drop).world(format!(
-            "revoke '{id}': it is written down, but whether egress goes on by it is unknown: to be sure, stop the bottle"
+            "revoke '{id}': it is written down, but whether every sidecar goes by it is unknown: to be sure, stop the bottle"
         ))
     }
 

@@ -52,11 +52,12 @@ fn of(state: &State, slug: &Slug) -> Result<Vec<(Proposal, Shown)>> {
         say(TOOL, &format!("read the proposals of '{slug}': {trouble}"));
     }
     let rules = grant::rules(&folder, &live.plan, None)?;
+    let remotes = grant::remotes(&folder, &live.plan, None)?;
     let now = unix_now();
     let mut open = Vec::new();
     for proposal in found {
         if !proposal.is_stale(now) && proposal::answer(&folder, &proposal.id)?.is_none() {
-            let shown = Shown::of(slug, &proposal, &live.plan, &rules);
+            let shown = Shown::of(slug, &proposal, &live.plan, &rules, &remotes);
             open.push((proposal, shown));
         }
     }

@@ -49,7 +49,12 @@ fn approve(args: &Args) -> Result<()> {
 /// One proposal: decides about it where that is asked for, else shows it.
 fn one(args: &Args, state: &State, slug: &Slug, id: &Id, limit: Duration) -> Result<()> {
     let desk = Desk { state, slug, limit };
-    let less = Less { host: args.host.as_deref(), methods: &args.methods, paths: &args.paths };
+    let less = Less {
+        host: args.host.as_deref(),
+        methods: &args.methods,
+        paths: &args.paths,
+        refs: args.refs.as_deref(),
+    };
     if let Some(words) = &args.reject {
         desk.reject(id, words)?;
         return show::print(&format!("rejected {slug} {id}\n"));
@@ -58,13 +63,19 @@ fn one(args: &Args, state: &State, slug: &Slug, id: &Id, limit: Duration) -> Res
         desk.revoke(id)?;
         return show::print(&format!("revoked {slug} {id}\n"));
     }
-    if args.span.is_some() || args.uses.is_some() || args.forever {
-        let length = Length { seconds: args.span.map(|span| span.0), uses: args.uses };
+    if args.span.is_some() || args.uses.is_some() || args.forever || args.until_push {
+        let length = Length {
+            seconds: args.span.map(|span| span.0),
+            uses: args.uses,
+            until_push: args.until_push,
+        };
         let grant = desk.approve(id, &less, length)?;
         return show::print(&format!("approved {slug} {id}: {}\n", grant.to_line()));
     }
     if less.is_set() {
-        return Err(caller("approve it: for how long: add '--for', '--uses' or '--forever'"));
+        return Err(caller(
+            "approve it: for how long: add '--for', '--uses', '--forever' or '--until-push'",
+        ));
     }
     list::one(state, slug, id, args.json)
 }

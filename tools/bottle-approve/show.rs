@@ -5,9 +5,10 @@ use std::io::Write as _;
 
 use anyhow::Result;
 use bottle::error::visible;
+use bottle::gate::{Remote, refs};
 use bottle::plan::Plan;
 use bottle::policy::{HostKind, Rule, gained};
-use bottle::proposal::{LIFE, Proposal};
+use bottle::proposal::{GitRef, LIFE, Proposal, What};
 use bottle::record::{time_of, unix_now};
 use bottle::{Slug, world};
 use serde::Serialize;
@@ -27,9 +28,9 @@ pub(crate) struct Shown {
     open_until: String,
     /// Why, in the agent's words.
     reason: String,
-    /// What could be done that cannot be done now, as in a plan's `egress.allow`.
+    /// What could be done that cannot be done now, as in a plan's `egress.allow` or its `push`.
     adds: Vec<String>,
-    /// What can be done with the same host already.
+    /// What can be done with the same host or remote already.
     has: Vec<String>,
     /// What to look at twice.
     notes: Vec<String>,
@@ -38,23 +39,18 @@ pub(crate) struct Shown {
 }
 
 impl Shown {
-    /// A proposal beside the rules that are in force.
-    pub(crate) fn of(slug: &Slug, proposal: &Proposal, plan: &Plan, rules: &[Rule]) -> Self {
-        let rule = proposal.what.rule();
-        let line = |rule: &Rule| visible(&rule.to_line());
-        let near = |other: &&Rule| {
-            other.host == rule.host
-                || (other.kind == HostKind::Wildcard && rule.host.ends_with(&other.host[1..]))
-                || (rule.kind == HostKind::Wildcard && other.host.ends_with(&rule.host[1..]))
+    /// A proposal beside what is in force.
+    pub(crate) fn of(
+        slug: &Slug,
+        proposal: &Proposal,
+        plan: &Plan,
+        rules: &[Rule],
+        remotes: &[Remote],
+    ) -> Self {
+        let change = match &proposal.what {
+            What::Route(rule) | What::SecretUse(rule) => Change::of_rule(rule, plan, rules),
+            What::GitRef(asked) => Change::of_ref(asked, remotes),
         };
-        // What is only granted for a while counts as not there.
-        let mut after: Vec<Rule> = rules.iter().filter(|it| it.grant.is_none()).cloned().collect();
-        let before = after.clone();
-        after.push(rule.clone());
-        let adds = gained(&before, &after).into_iter().map(|gain| match gain.was {
-            None => line(&gain.rule),
-            Some((field, was)) => format!("{} (was {field} {})", line(&gain.rule), visible(&was)),
-        });
         Self {
             bottle: slug.to_string(),
             id: proposal.id.to_string(),
@@ -62,9 +58,9 @@ impl Shown {
             asked_at: time_of(proposal.asked_at),
             open_until: time_of(proposal.asked_at.saturating_add(LIFE)),
             reason: proposal.reason.clone(),
-            adds: adds.collect(),
-            has: rules.iter().filter(near).map(line).collect(),
-            notes: notes(rule, plan),
+            adds: change.adds,
+            has: change.has,
+            notes: change.notes,
             age: unix_now().saturating_sub(proposal.asked_at),
         }
     }
@@ -91,6 +87,63 @@ impl Shown {
             let _ = writeln!(text, "  ! {note}");
         }
         text
+    }
+}
+
+/// What a proposal would change.
+struct Change {
+    adds: Vec<String>,
+    has: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl Change {
+    fn of_rule(rule: &Rule, plan: &Plan, rules: &[Rule]) -> Self {
+        let line = |rule: &Rule| visible(&rule.to_line());
+        let near = |other: &&Rule| {
+            other.host == rule.host
+                || (other.kind == HostKind::Wildcard && rule.host.ends_with(&other.host[1..]))
+                || (rule.kind == HostKind::Wildcard && other.host.ends_with(&rule.host[1..]))
+        };
+        // What is only granted for a while counts as not there.
+        let mut after: Vec<Rule> = rules.iter().filter(|it| it.grant.is_none()).cloned().collect();
+        let before = after.clone();
+        after.push(rule.clone());
+        let adds = gained(&before, &after).into_iter().map(|gain| match gain.was {
+            None => line(&gain.rule),
+            Some((field, was)) => format!("{} (was {field} {})", line(&gain.rule), visible(&was)),
+        });
+        Self {
+            adds: adds.collect(),
+            has: rules.iter().filter(near).map(line).collect(),
+            notes: notes(rule, plan),
+        }
+    }
+
+    fn of_ref(asked: &GitRef, remotes: &[Remote]) -> Self {
+        let Some(remote) = remotes.iter().find(|it| it.name == asked.remote) else {
+            let notes = vec!["a git remote that this bottle does not have".to_owned()];
+            return Self { adds: Vec::new(), has: Vec::new(), notes };
+        };
+        let line = |refs: &str| visible(&format!("push '{refs}' to '{}'", remote.url));
+        let plain = |refs: &str| refs::Pattern::parse(refs).is_ok_and(|it| it.covers(&asked.refs));
+        // What is only granted for a while counts as not there.
+        let is_there = remote
+            .push
+            .iter()
+            .any(|it| it.grant.is_none() && (it.refs == asked.refs || plain(&it.refs)));
+        let mut notes = Vec::new();
+        if remote.push.iter().all(|it| it.grant.is_some()) {
+            notes.push("a remote that is only fetched from".to_owned());
+        }
+        if asked.refs.ends_with("/**") {
+            notes.push("every ref below that".to_owned());
+        }
+        Self {
+            adds: if is_there { Vec::new() } else { vec![line(&asked.refs)] },
+            has: remote.push.iter().map(|it| line(&it.refs)).collect(),
+            notes,
+        }
     }
 }
 

@@ -28,7 +28,8 @@ pub(crate) fn walk(state: &State, slug: Option<&Slug>, limit: Duration) -> Resul
         print(&format!("{}{QUESTION}", shown.text(usize::MAX)))?;
         let desk = Desk { state, slug: &slug, limit };
         let approve = |seconds, uses| {
-            let grant = desk.approve(&proposal.id, &Less::default(), Length { seconds, uses })?;
+            let length = Length { seconds, uses, until_push: false };
+            let grant = desk.approve(&proposal.id, &Less::default(), length)?;
             Ok(format!("approved: {}\n\n", grant.to_line()))
         };
         let outcome = loop {

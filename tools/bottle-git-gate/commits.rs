@@ -62,7 +62,8 @@ impl Commits<'_> {
                     self.remote.open_at(now).map(|push| push.refs.as_str()).collect();
                 refused.push(format!("'{name}' is none of '{}'", open.join("', '")));
             } else if covering.iter().all(|push| push.grant.is_some()) {
-                grants.extend(covering[0].grant.clone());
+                let plain = covering.iter().find(|push| push.uses.is_none());
+                grants.extend(plain.unwrap_or(&covering[0]).grant.clone());
             }
         }
         grants.sort();

@@ -15,7 +15,7 @@ use bottle::run::say;
 use crate::commits::{Commits, Refusal};
 use crate::conf::Force;
 use crate::git::{CONF, DATA, Git, REMOTE, RUN, words};
-use crate::journal;
+use crate::{grants, journal};
 
 /// What the lines begin with that the agent reads.
 const SAYS: &str = "bottle";
@@ -52,7 +52,7 @@ fn judge() -> Result<bool> {
     line.updates.clone_from(&updates);
     let git = Git::of_hook();
     let outcome = match force.gate.remote(&name) {
-        Some(remote) => check(&Commits { git: &git, remote, updates: &updates }, &data),
+        Some(remote) => check(&git, remote, &updates, &run, &data),
         None => Ok(Err(refusal(Rule::Remote, "it is no remote any more"))),
     };
     let outcome = outcome.unwrap_or_else(|error| Err(refusal(Rule::Gate, &format!("{error:#}"))));
@@ -62,12 +62,24 @@ fn judge() -> Result<bool> {
     }
     // Before anything leaves.
     journal::record(&run, &line)?;
-    if let Err(refusal) = outcome {
-        tell(&refusal);
-        return Ok(false);
-    }
+    let used = match outcome {
+        Ok(used) => used,
+        Err(refusal) => {
+            tell(&refusal);
+            return Ok(false);
+        }
+    };
     let Some(remote) = force.gate.remote(&name) else { return Ok(false) };
-    let said = pass_on(&git, remote, &updates)?;
+    let passed = pass_on(&git, remote, &updates);
+    // What upstream may have is as good as what it has.
+    let counted = match &passed {
+        Ok((Err(_), true)) => grants::give_back(&run, remote, &used),
+        _ => grants::settle(&run, remote, &used),
+    };
+    let (said, _) = passed?;
+    if let Err(error) = counted {
+        say(SAYS, &format!("{error:#}"));
+    }
     line.kind = Kind::Upstream;
     line.time = bottle::record::now().into();
     if let Err(refusal) = &said {
@@ -105,10 +117,18 @@ fn updates(stdin: impl BufRead) -> Result<Vec<Update>> {
     stdin.lines().map(update).collect()
 }
 
-/// The checks, the cheap ones first.
-fn check(commits: &Commits<'_>, data: &Path) -> Result<Result<Vec<String>, Refusal>> {
-    let grants = match commits.refs()? {
-        Ok(grants) => grants,
+/// The checks, the cheap ones first; last, the grants that it needs are counted.
+fn check(
+    git: &Git,
+    remote: &Remote,
+    updates: &[Update],
+    run: &Path,
+    data: &Path,
+) -> Result<Result<Vec<String>, Refusal>> {
+    let remote = &grants::open(run, remote)?;
+    let commits = Commits { git, remote, updates };
+    let used = match commits.refs()? {
+        Ok(used) => used,
         refused => return Ok(refused),
     };
     let checks: [&dyn Fn() -> Result<Option<Refusal>>; 5] = [
@@ -123,11 +143,19 @@ fn check(commits: &Commits<'_>, data: &Path) -> Result<Result<Vec<String>, Refus
             return Ok(Err(refusal));
         }
     }
-    Ok(Ok(grants))
+    if !grants::take(run, remote, &used)? {
+        return Ok(Err(refusal(Rule::Push, "the grant for it has ended")));
+    }
+    Ok(Ok(used))
 }
 
-/// Pushes to upstream, all of it or nothing; gives what upstream says to it.
-fn pass_on(git: &Git, remote: &Remote, updates: &[Update]) -> Result<Result<Vec<String>, Refusal>> {
+/// Pushes to upstream, all of it or nothing; gives what upstream says to it, and whether a no is
+/// upstream's own, so that it has nothing of it.
+fn pass_on(
+    git: &Git,
+    remote: &Remote,
+    updates: &[Update],
+) -> Result<(Result<Vec<String>, Refusal>, bool)> {
     let specs: Vec<String> = updates.iter().map(|it| format!("{}:{}", it.new, it.name)).collect();
     let mut args = vec!["push", "--porcelain", "--no-verify", "--no-progress"];
     if updates.len() > 1 {
@@ -138,11 +166,14 @@ fn pass_on(git: &Git, remote: &Remote, updates: &[Update]) -> Result<Result<Vec<
     let said = git.run(&args, b"", PUSH)?;
     if said.status.success() {
         let told = said.stderr.lines().filter(|line| line.starts_with("remote:"));
-        return Ok(Ok(told.flat_map(words).collect()));
+        return Ok((Ok(told.flat_map(words).collect()), true));
     }
     let mut why = words(&said.stderr);
     why.retain(|line| !line.starts_with("failed to push some refs to"));
+    let mut is_certain = false;
     for line in String::from_utf8_lossy(&said.stdout).lines() {
+        // Not so '[remote failure]', where upstream has not reported.
+        is_certain |= line.contains("\t[remote rejected]") || line.contains("\t[rejected]");
         if let Some(rest) = line.strip_prefix("!\t") {
             let (names, reason) = rest.split_once('\t').unwrap_or((rest, ""));
             let name = names.split_once(':').map_or(names, |(_, name)| name);
@@ -152,7 +183,7 @@ fn pass_on(git: &Git, remote: &Remote, updates: &[Update]) -> Result<Result<Vec<
     if why.is_empty() {
         why.push("it said nothing".to_owned());
     }
-    Ok(Err(Refusal { rule: Rule::Upstream, why }))
+    Ok((Err(Refusal { rule: Rule::Upstream, why }), is_certain))
 }
 
 fn refusal(rule: Rule, why: &str) -> Refusal {

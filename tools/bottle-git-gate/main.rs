@@ -11,6 +11,7 @@ mod commits;
 mod conf;
 mod connect;
 mod git;
+mod grants;
 mod hook;
 mod journal;
 mod mirror;

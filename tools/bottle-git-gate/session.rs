@@ -17,7 +17,7 @@ use bottle_git_gate::request::{self, Service};
 use crate::conf::Force;
 use crate::git::Git;
 use crate::serve::Server;
-use crate::{TOOL, journal};
+use crate::{TOOL, grants, journal};
 
 /// How long the first message may take.
 const FIRST: Duration = Duration::from_secs(10);
@@ -149,8 +149,8 @@ impl<'a> Session<'a> {
     }
 
     fn push(&self, remote: &Remote) -> Result<(), (Rule, anyhow::Error)> {
-        let now = seconds();
-        if remote.open_at(now).next().is_none() {
+        let open = grants::open(&self.server.serve.run, remote).map_err(gate)?;
+        if open.push.is_empty() {
             let error = no(format!("what allowed a push to '{}' has ended", remote.name));
             return Err((Rule::Push, error));
         }

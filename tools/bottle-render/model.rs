@@ -344,11 +344,10 @@ pub(crate) fn gate_file(facts: &Facts, generation: u64) -> Result<Option<String>
         bottle: facts.slug.to_string(),
         client: internal.agent,
         proxy: Some(SocketAddrV4::new(internal.egress, PROXY_PORT)),
+        // A bottle that starts has no grants yet.
         remotes: plan.git.iter().map(gate::Remote::of).collect(),
     };
-    let mut text = serde_json::to_string_pretty(&gate).world("write 'gate.json'")?;
-    text.push('\n');
-    Ok(Some(text))
+    gate.to_json().map(Some)
 }
 
 fn binds(facts: &Facts, mounts: &[Mounted]) -> Result<Vec<Bind>> {

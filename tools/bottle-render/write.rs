@@ -55,7 +55,7 @@ pub(crate) fn all(facts: &Facts, content: &Content, passwd: &str) -> Result<Rend
     let gate = model::gate_file(facts, generation)?;
     git_gate(facts, content, &[&*roots, &ca.certificate].concat(), gate.as_deref())?;
     egress(facts, content, &[roots, behind].concat(), &ca, &routes)?;
-    supervise(facts, content, &routes)?;
+    supervise(facts, content, &routes, gate.as_deref())?;
     let plan = model::plan_file(facts.plan)?;
     top.file("plan.json", &plan, 0o600)?;
     let compose = strict::to_yaml(&model::compose(facts)?)?;
@@ -278,7 +278,7 @@ fn pipelock(facts: &Facts, content: &Content, roots: &str) -> Result<String> {
 
 /// What supervise sees, and where it tells what the agent asks for. Of a plan without it nothing of an
 /// earlier one stays.
-fn supervise(facts: &Facts, content: &Content, routes: &str) -> Result<()> {
+fn supervise(facts: &Facts, content: &Content, routes: &str, gate: Option<&str>) -> Result<()> {
     let folder = facts.folder.join(SUPERVISE);
     let Some(supervise) = facts.plan.supervised() else { return state::remove_folder(&folder) };
     let owner = content.caller.owner(facts.who.sidecars);
@@ -286,6 +286,10 @@ fn supervise(facts: &Facts, content: &Content, routes: &str) -> Result<()> {
     let conf = Folder::make(folder.join("conf"), owner)?;
     Folder::make(conf.path.join("answers"), owner)?;
     conf.file("supervise.json", model::settings(facts, supervise)?, 0o644)?;
+    match gate {
+        Some(gate) => conf.file(gate::FILE, gate, 0o644)?,
+        None => state::remove(&conf.path.join(gate::FILE))?,
+    }
     conf.file("routes.yaml", routes, 0o644)
 }
 

@@ -113,14 +113,12 @@ impl SecretUse {
 #[schemars(crate = "rmcp::schemars")]
 pub(crate) struct GitRef {
     /// Why you need it, in a sentence for the person who decides.
-    #[expect(dead_code, reason = "taken, so that its absence is told")]
     pub(crate) reason: String,
-    /// Name of the git remote.
-    #[expect(dead_code, reason = "there is no gate to ask for")]
+    /// Name of the git remote, as 'policy' shows it.
     pub(crate) remote: String,
-    /// Pattern of refs, as 'refs/heads/fix/*'.
+    /// The ref, as 'refs/heads/fix', or a pattern, as 'refs/heads/fix/*': '*' within a component, '**'
+    /// across them. Ask for no more than you need.
     #[serde(rename = "ref")]
-    #[expect(dead_code, reason = "there is no gate to ask for")]
     pub(crate) pattern: String,
 }
 

@@ -2,13 +2,17 @@
 //! ended.
 
 use std::fmt::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bottle::error::visible;
+use bottle::gate::{self, Gate, refs};
 use bottle::policy::{Policy, Routes, Rule, Spents, Term, check_together};
+use bottle::proposal::{GitRef, What};
 use bottle::record::unix_now;
-use bottle::{Blame, no, state, strict};
+use bottle::strict::did_you_mean;
+use bottle::{Blame, caller, no, state, strict};
 
 /// The most rules that are listed at once.
 const LISTED: usize = 200;
@@ -44,8 +48,45 @@ impl Rules {
         Ok((policy, move |term: &Term| has_ended(&spent, term)))
     }
 
-    /// Refuses a rule that would change nothing or cannot be enforced beside the others.
-    pub(crate) fn check(&self, rule: &Rule) -> Result<()> {
+    /// The `gate.json` in force, where there is a git gate.
+    fn gate(&self) -> Result<Option<Gate>> {
+        let what = "read 'gate.json'";
+        match std::fs::read(self.conf.join(gate::FILE)) {
+            Ok(bytes) => Gate::parse(&bytes).world(what).map(Some),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).world(what),
+        }
+    }
+
+    /// Refuses what would change nothing or cannot be enforced beside the rest.
+    pub(crate) fn check(&self, what: &What) -> Result<()> {
+        match what {
+            What::Route(rule) | What::SecretUse(rule) => self.check_rule(rule),
+            What::GitRef(asked) => self.check_ref(asked),
+        }
+    }
+
+    fn check_ref(&self, asked: &GitRef) -> Result<()> {
+        let gate = self.gate()?.ok_or_else(|| {
+            no("this bottle has no git gate that could be asked for another ref: tell the person whom you work for what you need")
+        })?;
+        let remote = gate.remote(&asked.remote).ok_or_else(|| {
+            let known: Vec<&str> = gate.remotes.iter().map(|it| it.name.as_str()).collect();
+            caller(format!(
+                "'{}' is no remote of this bottle{}",
+                visible(&asked.remote),
+                did_you_mean(&asked.remote, &known)
+            ))
+        })?;
+        for push in remote.push.iter().filter(|push| push.grant.is_none()) {
+            if push.refs == asked.refs || refs::Pattern::parse(&push.refs)?.covers(&asked.refs) {
+                return Err(no(format!("it is allowed already, by '{}'", push.refs)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rule(&self, rule: &Rule) -> Result<()> {
         let mut rules = self.read()?.routes;
         if let Some(wide) = rules
             .iter()
@@ -80,8 +121,19 @@ impl Rules {
         if found.len() > LISTED {
             let _ = writeln!(text, "and {} more: ask with 'host'", found.len() - LISTED);
         }
+        let remotes = self.gate()?.map_or_else(Vec::new, |gate| gate.remotes);
+        let now = unix_now();
+        for remote in remotes.iter().filter(|_| host.is_none()) {
+            let open: Vec<&str> = remote.open_at(now).map(|push| push.refs.as_str()).collect();
+            let push = match open.len() {
+                0 => "fetch only".to_owned(),
+                _ => format!("fetch, and push '{}'", open.join("', '")),
+            };
+            let line = format!("git remote '{}', {}: {push}", remote.name, remote.url);
+            let _ = writeln!(text, "- {}", visible(&line));
+        }
         text.push_str(
-            "To ask for more, use 'propose_route' or 'propose_secret_use'; a person decides.\n",
+            "To ask for more, use 'propose_route', 'propose_secret_use' or 'propose_git_ref'; a person decides.\n",
         );
         Ok(text)
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bottle::error::visible;
-use bottle::proposal::{Id, Said, What};
+use bottle::proposal::{GitRef, Id, Said, What};
 use bottle::strict::did_you_mean;
 use bottle::{caller, no};
 use rmcp::handler::server::router::tool::ToolRouter;
@@ -89,12 +89,14 @@ impl Supervise {
 
     #[tool(
         name = "propose_git_ref",
-        description = "Ask the person who runs this bottle to let pushes to a git ref through."
+        description = "Ask the person who runs this bottle to let pushes to a ref of one of its git remotes through. All that is checked of a push is checked of these too."
     )]
-    async fn propose_git_ref(&self, Parameters(_): Parameters<inputs::GitRef>) -> CallToolResult {
-        said(Err(no(
-            "this bottle has no git gate that could be asked for another ref: tell the person whom you work for what you need",
-        )))
+    async fn propose_git_ref(
+        &self,
+        Parameters(asked): Parameters<inputs::GitRef>,
+    ) -> CallToolResult {
+        let what = What::GitRef(GitRef { remote: asked.remote, refs: asked.pattern });
+        said(self.propose(what, &asked.reason))
     }
 
     #[tool(
@@ -154,7 +156,7 @@ impl Supervise {
 
     fn propose(&self, what: What, reason: &str) -> Result<String> {
         what.check()?;
-        self.shared.rules.check(what.rule())?;
+        self.shared.rules.check(&what)?;
         let line = what.to_line();
         let (id, was_there) = self.shared.desk.propose(what, reason)?;
         let state = if was_there { "is open already" } else { "is made" };

@@ -294,10 +294,13 @@ impl Rule {
     }
 }
 
+/// The longest id of a grant: that of a proposal, and a number.
+const MAX_GRANT_ID: usize = 40;
+
 impl Term {
     fn check(&self) -> Result<()> {
         let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if self.id.is_empty() || self.id.len() > 32 || !self.id.bytes().all(fits) {
+        if self.id.is_empty() || self.id.len() > MAX_GRANT_ID || !self.id.bytes().all(fits) {
             return Err(caller(format!("'{}' is no id of a grant", visible(&self.id))));
         }
         if self.uses == Some(0) {
@@ -309,10 +312,16 @@ impl Term {
     /// The grant with its end, in words: `grant '1f00' until 2026-11-24T12:00:00Z`.
     #[must_use]
     pub fn described(&self) -> String {
+        self.described_for("request", "requests")
+    }
+
+    /// The same of what else is counted, by its name for one and for several.
+    #[must_use]
+    pub fn described_for(&self, one: &str, several: &str) -> String {
         let mut text = format!("grant '{}'", self.id);
         match self.uses {
-            Some(1) => text.push_str(" for one request"),
-            Some(uses) => text = format!("{text} for {uses} requests"),
+            Some(1) => text = format!("{text} for one {one}"),
+            Some(uses) => text = format!("{text} for {uses} {several}"),
             None => {}
         }
         if let Some(expires) = self.expires {

@@ -95,8 +95,8 @@ pub struct DecisionLine<'a> {
     pub dropped: Option<u64>,
 }
 
-/// `grants.json`: what became of grants that egress was given. Of a grant that has ended it stays so
-/// for as long as the bottle lives.
+/// `grants.json`: what became of grants that egress, or the git gate, was given. What it says of one
+/// that has ended stays so for as long as the bottle lives.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Spents {
@@ -128,7 +128,7 @@ pub enum End {
     Expired,
     /// It has allowed as many requests as it was for.
     UsedUp,
-    /// The push that it was for has been made.
+    /// Upstream has taken as many pushes as it was for.
     Pushed,
     /// The operator took it back.
     Revoked,
