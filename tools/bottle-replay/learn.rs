@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use anyhow::Result;
 use bottle::host::{self, Host};
-use bottle::policy::{AGENT, Glob, normal_path};
+use bottle::policy::{AGENT, Glob};
 use bottle::{no, strict};
 use serde::Serialize;
 
@@ -114,7 +114,7 @@ impl Learned {
             let mut of_paths: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
             for (method, paths) in methods {
                 let (good, bad): (Vec<_>, Vec<_>) =
-                    paths.patterns(widen).into_iter().partition(|path| can_be_judged(path));
+                    paths.patterns(widen).into_iter().partition(|path| Glob::parse(path).is_ok());
                 for path in bad {
                     self.left_out.insert(format!("'{path}': it is too long for a pattern"));
                 }
@@ -150,9 +150,4 @@ impl Learned {
 fn network(address: &IpAddr) -> String {
     let length = if address.is_ipv4() { 32 } else { 128 };
     format!("{address}/{length}")
-}
-
-/// Whether a pattern can stand in a plan: what it covers as it is written, a server has to read so.
-fn can_be_judged(path: &str) -> bool {
-    Glob::parse(path).is_ok() && normal_path(path).is_ok_and(|path| path.readings().len() <= 16)
 }

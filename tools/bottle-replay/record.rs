@@ -15,16 +15,16 @@ use serde::Deserialize;
 /// The part of a line of `decisions.jsonl` that is decided by. Further fields are of newer versions.
 #[derive(Deserialize)]
 pub(crate) struct Record<'a> {
-    pub(crate) kind: Kind,
+    kind: Kind,
     client: IpAddr,
     #[serde(default)]
     scheme: Option<Scheme>,
     #[serde(borrow)]
     pub(crate) method: Cow<'a, str>,
     #[serde(borrow)]
-    pub(crate) host: Cow<'a, str>,
+    host: Cow<'a, str>,
     #[serde(default)]
-    pub(crate) port: Option<u16>,
+    port: Option<u16>,
     #[serde(borrow, default)]
     path: Option<Cow<'a, str>>,
     decision: Verdict,

@@ -13,7 +13,7 @@ use crate::record::Record;
 const KEPT: usize = 10_000;
 
 /// The counts.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(crate) struct Tally {
     /// All lines.
     decisions: u64,
@@ -21,9 +21,7 @@ pub(crate) struct Tally {
     judged: u64,
     now_denied: u64,
     newly_allowed: u64,
-    #[serde(skip)]
     denied: HashMap<String, u64>,
-    #[serde(skip)]
     allowed: HashMap<String, u64>,
 }
 
@@ -36,7 +34,6 @@ struct Example<'a> {
 
 #[derive(Serialize)]
 struct Report<'a> {
-    #[serde(rename = "decisions")]
     decisions: u64,
     judged: u64,
     unchanged: u64,

@@ -135,7 +135,9 @@ mod tests {
 
     use super::*;
     use crate::host::{classify, request_host};
-    use crate::policy::{Ask, Audit, Decision, Policy, Request, Routes, Scheme, normal_path};
+    use crate::policy::{
+        AGENT, Ask, Audit, Decision, Policy, Request, Routes, Scheme, normal_path,
+    };
 
     /// Numbers that are the same in every run: xorshift64.
     struct Dice(u64);
@@ -338,6 +340,47 @@ mod tests {
         assert_eq!(field(&block, &one), Some("dlp_exempt"));
         assert_eq!(field(&one, &two), Some("dlp_exempt"));
         assert!(two.contains(&one) && one.contains(&block) && off.contains(&two));
+    }
+
+    #[test]
+    fn plain_http_is_more_than_what_never_goes_in_the_clear() {
+        let mut dice = Dice(1);
+        let bare = std::iter::repeat_with(|| rule(&mut dice)).flatten().next().unwrap();
+        let bare = Rule {
+            host: "a.example".to_owned(),
+            kind: HostKind::Name,
+            from: None,
+            methods: Vec::new(),
+            paths: Vec::new(),
+            addresses: Vec::new(),
+            ..bare
+        };
+        let at = |port: u16| Rule { ports: vec![port], ..bare.clone() };
+        let inject = crate::policy::Inject {
+            secret: "t".to_owned(),
+            header: None,
+            bearer: true,
+            basic: None,
+            query: None,
+            mask: false,
+        };
+        let (host, path) = (request_host("a.example").unwrap(), normal_path("/").unwrap());
+        for (field, closed) in [
+            ("passthrough", Rule { passthrough: true, ..at(8443) }),
+            ("inject", Rule { inject: Some(inject), ..at(8443) }),
+        ] {
+            // The act itself: plain HTTP goes by the one and not by the other.
+            let allows = |rule: &Rule| {
+                let request = Some(Request { scheme: Scheme::Http, method: "GET", path: &path });
+                let ask = Ask { client: AGENT, host: &host, port: 8443, request };
+                matches!(policy(rule, &mut Dice(1)).decide(&ask), Decision::Allow { .. })
+            };
+            assert!(allows(&at(8443)) && !allows(&closed));
+            assert_eq!(closed.excess(&at(8443)).map(|excess| excess.field), Some(field));
+            // On 443 there is no plain HTTP, and less is less.
+            let closed = Rule { ports: vec![443], ..closed };
+            assert!(closed.contains(&at(443)), "{field}");
+        }
     }
 
     #[test]
