@@ -23,8 +23,6 @@ pub(crate) enum Verb {
     Serve(Serve),
     /// Check a gate.json and say nothing if it is valid
     Check(Check),
-    /// Go out by egress's CONNECT; as the command by which ssh does
-    Connect(Connect),
     /// Try what the gate needs, and whether it answers
     Try(Try),
 }
@@ -66,18 +64,4 @@ pub(crate) struct Try {
     /// Address that it serves at
     #[arg(value_name = "ADDR:PORT")]
     pub(crate) address: SocketAddr,
-}
-
-/// Arguments of `connect`.
-#[derive(Debug, Parser)]
-pub(crate) struct Connect {
-    /// Address of egress's proxy
-    #[arg(value_name = "ADDR:PORT")]
-    pub(crate) proxy: SocketAddr,
-    /// Host to go to
-    #[arg(value_name = "HOST")]
-    pub(crate) host: String,
-    /// Its port
-    #[arg(value_name = "PORT")]
-    pub(crate) port: u16,
 }

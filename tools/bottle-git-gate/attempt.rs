@@ -10,13 +10,19 @@ use bottle::error::{Blame, no, world};
 use bottle::spawn::{self, Group};
 
 use crate::args::Try;
+use crate::git::CONNECT;
 
 /// How long each step may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What the gate runs, and how each says that it is there.
-const PROGRAMS: [(&str, &str); 4] =
-    [("git", "version"), ("ssh", "-V"), ("ssh-keygen", "-?"), ("gitleaks", "version")];
+const PROGRAMS: [(&str, &str); 5] = [
+    ("git", "version"),
+    ("ssh", "-V"),
+    ("ssh-keygen", "-?"),
+    ("gitleaks", "version"),
+    (CONNECT, "--version"),
+];
 
 /// Tries all of it.
 pub(crate) fn attempt(args: &Try) -> Result<()> {

@@ -16,6 +16,9 @@ use bottle::spawn::{self, Group};
 use crate::args::Serve;
 use crate::conf::Force;
 
+/// The way out of ssh, beside this program.
+pub(crate) const CONNECT: &str = "bottle-connect";
+
 /// How much of what git says is kept.
 const KEPT: u64 = 64 << 10;
 
@@ -209,8 +212,8 @@ pub(crate) fn words(said: &str) -> Vec<String> {
 /// The command line of ssh, which git gives to a shell: no path in it needs quoting.
 fn ssh(secrets: &str, force: &Force, remote: &Remote) -> Result<String> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"/._-".contains(&c);
-    let program = std::env::current_exe().world("find this program")?;
-    for path in [Path::new(secrets), &program] {
+    let connect = std::env::current_exe().world("find this program")?.with_file_name(CONNECT);
+    for path in [Path::new(secrets), &connect] {
         if !path.as_os_str().as_bytes().iter().all(|&c| plain(c)) {
             return Err(world(format!("tell ssh of '{}': its name is too odd", path.display())));
         }
@@ -242,9 +245,9 @@ fn ssh(secrets: &str, force: &Force, remote: &Remote) -> Result<String> {
         command.push_str(option);
     }
     if let Some(proxy) = force.gate.proxy {
-        let program = program.display();
+        let connect = connect.display();
         // The host and port of the URL, which were checked to be nothing but that.
-        let _ = write!(command, " -o 'ProxyCommand={program} connect {proxy} %h %p'");
+        let _ = write!(command, " -o 'ProxyCommand={connect} {proxy} %h %p'");
     }
     Ok(command)
 }

@@ -9,7 +9,6 @@ mod args;
 mod attempt;
 mod commits;
 mod conf;
-mod connect;
 mod git;
 mod grants;
 mod hook;
@@ -32,7 +31,6 @@ fn main() -> ExitCode {
     bottle::run(TOOL, |args: Args| match args.verb {
         Verb::Serve(args) => serve::serve(args),
         Verb::Check(args) => serve::check(&args),
-        Verb::Connect(args) => connect::connect(&args),
         Verb::Try(args) => attempt::attempt(&args),
     })
 }
